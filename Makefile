@@ -1,0 +1,61 @@
+# Needs only make and Python 3.10 or newer. `make` alone lists the targets.
+
+PYTHON ?= python3
+RUN_DIR ?= runs/quickstart
+GIN_FILES ?= gin/quickstart.gin
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := $(wildcard nos_tf launch benchmarks tests setup.py)
+TYPED := $(wildcard nos_tf launch)
+
+# One thread a process: the tests run one process a core, and a reward is reproducible only at one thread.
+ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help search test lint format clean $(VENV)
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+search: $(STAMP)  ## run a real, small search on real images; resumes RUN_DIR if it exists
+	$(BIN)/python launch/search.py --gin_files $(GIN_FILES) --run_dir $(RUN_DIR)
+
+test: lint  ## lint, types, doctests and tests (PYTEST_ARGS='-m "not slow"' for the quick ones)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## ruff and mypy, nothing is changed
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy $(TYPED)
+
+format: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+clean:  ## remove .venv and every cache; runs/ is kept
+	rm -rf $(VENV) build nos_tf.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(CODE) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV): $(STAMP)
+
+# The stamp is written last: an installation that broke off leaves none, and is made again from nothing.
+$(STAMP): requirements.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null || { echo "nos_tf needs Python 3.10 to 3.13, and '$(PYTHON)' is not: name one, for example make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "'$(PYTHON)' has no venv module: install it (Debian, Ubuntu: apt install python3-venv), then make $(MAKECMDGOALS)" >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# A stamp can outlive what it promises (an interpreter that was upgraded away, a folder that was moved): look each time.
+ifneq ($(wildcard $(STAMP)),)
+ifneq ($(shell $(BIN)/python -c 'import importlib.util as u; print(all(map(u.find_spec, ("tensorflow", "pytest", "nos_tf"))))' 2>/dev/null),True)
+.PHONY: $(STAMP)
+endif
+endif
