@@ -1,0 +1,258 @@
+"""Reads a rule written in infix notation, in our spelling or in the paper's: `g * e^{sign(g)*sign(m̂)}`.
+
+Recursive descent over a grammar of four levels; no `eval`. Each error says which character could not be read.
+
+    sum     = product (("+" | "-") product)*
+    product = factor (("*" | "/") factor)*          a number and w may stand side by side: 10^{-3}w
+    factor  = "-" factor | atom (("^" | "**") factor)?
+    atom    = number | operand | function "(" sum ("," number)? ")" | "(" sum ")" | "[" sum "]" | "{" sum "}"
+"""
+
+import re
+from decimal import Decimal
+from typing import NamedTuple, NoReturn
+
+from nos_tf.dsl.expression import Apply, Combine, Expression, Leaf
+from nos_tf.dsl.primitives import OPERAND_IDS, UNARY_IDS
+
+MAX_LENGTH = 10_000  # characters
+MAX_NESTING = 64
+MAX_NUMBER_LENGTH = 20  # characters
+
+_LEXEME = re.compile(
+    r"""(?P<skip>\s+|\\(?:hat|left|right|,|;|\s))
+      | \\(?:operatorname|mathrm|text)\{(?P<roman>\w+)\}
+      | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)
+      | (?P<name>\\?[^\W\d]\w*\u0302?)
+      | (?P<symbol>\*\*|\\cdot|\\times|[-+*/^(){}\[\]|,−·×])""",
+    re.VERBOSE,
+)
+_SYMBOLS = {'**': '^', '\\cdot': '*', '\\times': '*', '·': '*', '×': '*', '−': '-'}
+_CLOSING = {'(': ')', '[': ']', '{': '}'}
+
+_OPERANDS = {
+    **{name: name for name in ('g', 'm', 'v', 'gamma', 'noise', 'adam', 'rmsprop')},
+    **{spelling: name for name in 'mv' for spelling in (f'{name}_hat', f'{name}hat', f'{name}\u0302')},
+    **dict.fromkeys(('γ', 'γ\u0302', 'gamma_hat'), 'gamma'),
+}
+_POWERS_OF_G = {2: 'g^2', 3: 'g^3'}
+_FUNCTIONS = {'exp': 'exp', 'log': 'log', 'ln': 'log', 'sign': 'sign', 'clip': 'clip', 'drop': 'drop'}
+_EPSILONS = ('eps', 'epsilon', 'ε', 'ϵ')
+
+
+class _Epsilon(NamedTuple):
+    """`expression + eps`, which only a denominator may be; `expression` is None for eps alone."""
+
+    expression: Expression | None
+
+
+class _Weights(NamedTuple):
+    """The word w, which only a number may multiply."""
+
+
+_Value = Expression | Decimal | _Epsilon | _Weights
+
+
+class _Lexeme(NamedTuple):
+    kind: str  # 'number', 'name', 'symbol' or 'end'
+    text: str
+    at: int
+
+
+def read_infix(text: str) -> Expression:
+    """The expression that `text` denotes.
+
+    Raises:
+        ValueError: the text cannot be read; the message names the character and what is allowed there.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f'a rule of {len(text)} characters: at most {MAX_LENGTH} are read')
+    reader = _Reader(text)
+    expression = reader.expression(reader.sum(), 0)
+    if reader.next.kind != 'end':
+        reader.fail('expected an operator or the end')
+    return expression
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.nesting = 0
+        self.lexemes = self._split()
+        self.position = 0
+
+    def _split(self) -> list[_Lexeme]:
+        lexemes, at = [], 0
+        while at < len(self.text):
+            match = _LEXEME.match(self.text, at)
+            if match is None:
+                self.fail('no rule contains this character', at)
+            kind = str(match.lastgroup)
+            word = match.group(kind)
+            if kind == 'roman' or (kind == 'name' and word in _SYMBOLS):
+                kind = 'name' if kind == 'roman' else 'symbol'
+            if kind != 'skip':
+                lexemes.append(_Lexeme(kind, _SYMBOLS.get(word, word), at))
+            at = match.end()
+        return [*lexemes, _Lexeme('end', '', len(self.text))]
+
+    @property
+    def next(self) -> _Lexeme:
+        return self.lexemes[self.position]
+
+    def fail(self, expected: str, at: int | None = None) -> NoReturn:
+        at = self.next.at if at is None else at
+        found = f'character {at + 1} ({self.text[at]!r})' if at < len(self.text) else 'its end'
+        shown = self.text if len(self.text) <= 80 else f'{self.text[:77]}...'
+        raise ValueError(f'cannot read the rule {shown!r} at {found}: {expected}')
+
+    def take(self, *symbols: str) -> str:
+        """The next symbol if it is one of `symbols`, which is then consumed; else an empty string."""
+        lexeme = self.next
+        if lexeme.kind != 'symbol' or lexeme.text not in symbols:
+            return ''
+        self.position += 1
+        return lexeme.text
+
+    def require(self, symbol: str) -> None:
+        if not self.take(symbol):
+            self.fail(f'expected {symbol!r}')
+
+    def expression(self, value: _Value, at: int) -> Expression:
+        """`value` as something that a rule can compute with."""
+        if isinstance(value, Decimal) and abs(value) == 1:
+            one = Leaf('1')
+            return one if value > 0 else Apply('-x', one)
+        if isinstance(value, Decimal):
+            self.fail(f'the number {value} is no operand; 1, 1e-4*w, 1e-3*w, 1e-2*w and 1e-1*w are', at)
+        if isinstance(value, _Epsilon):
+            self.fail('eps stands only in a denominator: a / (b + eps)', at)
+        if isinstance(value, _Weights):
+            self.fail('w stands only as 1e-4*w, 1e-3*w, 1e-2*w or 1e-1*w', at)
+        if value.depth > MAX_NESTING:
+            self.fail(f'nested deeper than {MAX_NESTING} levels', at)
+        return value
+
+    def sum(self) -> _Value:
+        at = self.next.at
+        value = self.product()
+        while symbol := self.take('+', '-'):
+            right_at = self.next.at
+            right = self.product()
+            if symbol == '+' and right == _Epsilon(None):
+                value = _Epsilon(self.expression(value, at))
+            else:
+                value = Combine(symbol, self.expression(value, at), self.expression(right, right_at))
+        return value
+
+    def product(self) -> _Value:
+        at = self.next.at
+        value = self.factor()
+        while True:
+            beside = isinstance(value, Decimal) and self.next.kind == 'name' and self.next.text == 'w'
+            symbol = '*' if beside else self.take('*', '/')
+            if not symbol:
+                return value
+            right_at = self.next.at
+            right = self.factor()
+            if symbol == '*' and {type(value), type(right)} == {Decimal, _Weights}:
+                value = self.decayed_weights(value if isinstance(value, Decimal) else right, at)
+            elif symbol == '/' and isinstance(right, _Epsilon) and right.expression is not None:
+                value = Combine('/', self.expression(value, at), right.expression)
+            else:
+                value = Combine(symbol, self.expression(value, at), self.expression(right, right_at))
+
+    def decayed_weights(self, number: _Value, at: int) -> Expression:
+        assert isinstance(number, Decimal)
+        for exponent in '4321':
+            if abs(number) == Decimal(f'1e-{exponent}'):
+                leaf = Leaf(f'1e-{exponent}*w')
+                return leaf if number > 0 else Apply('-x', leaf)
+        self.fail(f'{number}*w is no operand; 1e-4*w, 1e-3*w, 1e-2*w and 1e-1*w are', at)
+
+    def factor(self) -> _Value:
+        self.nesting += 1
+        if self.nesting > MAX_NESTING:
+            self.fail(f'nested deeper than {MAX_NESTING} levels')
+        at = self.next.at
+        if self.take('-'):
+            value = self.factor()
+            result: _Value = -value if isinstance(value, Decimal) else Apply('-x', self.expression(value, at))
+        elif self.next.kind == 'name' and self.next.text == 'e':
+            self.position += 1
+            self.require('^')
+            result = Apply('exp', self.expression(self.factor(), at))
+        else:
+            result = self.atom()
+            if self.take('^'):
+                result = self.power(result, at)
+        self.nesting -= 1
+        return result
+
+    def power(self, base: _Value, at: int) -> _Value:
+        exponent_at = self.next.at
+        exponent = self.factor()
+        if isinstance(base, Decimal) and isinstance(exponent, Decimal) and base == 10 and abs(exponent) < 10:
+            return base**exponent
+        if not isinstance(exponent, Decimal) or exponent not in _POWERS_OF_G:
+            self.fail('an exponent is 2 or 3, or stands on e', exponent_at)
+        x = self.expression(base, at)
+        if x == Leaf('g'):
+            return Leaf(_POWERS_OF_G[int(exponent)])
+        square = Combine('*', x, x)
+        return square if exponent == 2 else Combine('*', square, x)
+
+    def atom(self) -> _Value:
+        lexeme = self.next
+        self.position += 1
+        if lexeme.kind == 'number':
+            if len(lexeme.text) > MAX_NUMBER_LENGTH or not 1e-9 < float(lexeme.text) < 1e9:
+                self.fail('no rule contains this number', lexeme.at)
+            return Decimal(lexeme.text)
+        if lexeme.kind == 'symbol' and lexeme.text in _CLOSING:
+            value = self.sum()
+            self.require(_CLOSING[lexeme.text])
+            return value
+        if lexeme.kind == 'name':
+            name = lexeme.text.removeprefix('\\')
+            if name in _FUNCTIONS:
+                return self.call(_FUNCTIONS[name])
+            if name in _EPSILONS:
+                return _Epsilon(None)
+            if name == 'w':
+                return _Weights()
+            operand = _OPERANDS.get(name) or _OPERANDS.get(name.lower())
+            if operand:
+                return Leaf(operand)
+        self.position -= 1
+        self.fail(
+            f'expected an operand ({", ".join(OPERAND_IDS)}), a function '
+            f'({", ".join(name for name in _FUNCTIONS if name != "ln")}) or the name of a known rule'
+        )
+
+    def call(self, function: str) -> Expression:
+        bar = function == 'log' and self.take('|')
+        if not bar:
+            self.require('(')
+        inner_bar = function == 'log' and not bar and self.take('|')
+        at = self.next.at
+        argument = self.expression(self.sum(), at)
+        if bar or inner_bar:
+            self.require('|')
+        if function in ('clip', 'drop'):
+            function = self.parametrised(function)
+        if not bar:
+            self.require(')')
+        if function == 'sign' and argument in (Leaf('g'), Leaf('m')):
+            return Leaf(f'sign({argument.token})')
+        return Apply(function, argument)
+
+    def parametrised(self, function: str) -> str:
+        """The token `clip(l)` or `drop(p)` whose parameter comes next."""
+        self.require(',')
+        at = self.next.at
+        parameter = self.product()
+        allowed = {Decimal(token[5:-1]): token for token in UNARY_IDS if token.startswith(function)}
+        if not isinstance(parameter, Decimal) or parameter not in allowed:
+            self.fail(f'{function} takes {", ".join(token[5:-1] for token in allowed.values())}', at)
+        return allowed[parameter]
