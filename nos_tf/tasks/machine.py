@@ -1,0 +1,27 @@
+"""The machine as far as a reward depends on it: number of threads, kind of processor."""
+
+import platform
+
+import tensorflow as tf
+
+
+def use_one_thread() -> None:
+    """Makes this process compute on one thread, without which a reward would depend on the number of cores.
+
+    Raises:
+        RuntimeError: TensorFlow has started already with another setting.
+    """
+    threading = tf.config.threading
+    if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) != (1, 1):
+        threading.set_intra_op_parallelism_threads(1)
+        threading.set_inter_op_parallelism_threads(1)
+
+
+def processor() -> str:
+    """The kind of CPU: another one may round differently."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            names = {line.split(':', 1)[1].strip() for line in file if line.startswith('model name')}
+    except OSError:
+        names = set()
+    return ', '.join(sorted(names)) or platform.processor() or platform.machine()
