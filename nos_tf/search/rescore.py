@@ -1,0 +1,98 @@
+"""The best rules of a search again, on fresh seeds, beside optimizers made by hand (what Figure 5 asks, in small).
+
+The reward that made a rule the best of a thousand was also its luck. Here every rule trains under the same procedure
+with seeds that the search has not seen, the baselines too, and differences are paired by seed.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.search.evaluators import Job
+from nos_tf.search.store import Row
+from nos_tf.tasks.child import Outcome
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Score:
+    """A rule on fresh seeds; half-widths are of 95% intervals by Student's t."""
+
+    name: str  # of a baseline, or empty
+    rule: str  # infix
+    search_reward: float | None  # the one reward that the search saw
+    mean: float
+    half_width: float
+    difference: float | None  # to the best baseline, paired by seed
+    difference_half_width: float | None
+    learning_rate: float  # the sweep's most frequent winner
+    rewards: tuple[float, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as JSON values."""
+        return asdict(self)
+
+
+def best_rules(rows: Iterable[Row], count: int) -> dict[UpdateRule, float]:
+    """The best distinct programs of a search with their rewards, the best first; among equals the first sampled."""
+    rewards: dict[str, float] = {}
+    for row in rows:
+        rewards.setdefault(row.program, row.reward)
+    ranked = sorted(rewards.items(), key=lambda item: -item[1])
+    return {UpdateRule(tuple(program.split())): reward for program, reward in ranked[:count]}
+
+
+def rescore(
+    candidates: dict[UpdateRule, float],
+    baselines: Sequence[str],
+    seeds: Sequence[int],
+    train: Callable[[list[Job]], dict[Job, Outcome]],
+) -> list[Score]:
+    """Trains candidates and baselines on every seed.
+
+    Args:
+        candidates: canonical rules and the reward that the search saw.
+        baselines: names of known rules.
+        seeds: at least one; two or more give intervals.
+        train: the outcomes of jobs, from the store or trained.
+
+    Returns:
+        the scores, the highest mean first.
+    """
+    named = {name: UpdateRule.parse(name).canonical() for name in baselines}
+    programs = {**dict.fromkeys(candidates, ''), **{rule: name for name, rule in named.items()}}
+    outcomes = train([Job(rule, seed) for rule in programs for seed in seeds])
+    rewards = {rule: np.array([outcomes[Job(rule, seed)].reward for seed in seeds]) for rule in programs}
+    best = max((rewards[rule] for rule in named.values()), key=np.mean, default=None)
+    scores = []
+    for rule, name in programs.items():
+        difference = rewards[rule] - best if best is not None else None
+        rates = [outcomes[Job(rule, seed)].learning_rate for seed in seeds]
+        scores.append(
+            Score(
+                name=name,
+                rule=rule.infix,
+                search_reward=candidates.get(rule),
+                mean=float(rewards[rule].mean()),
+                half_width=half_width(rewards[rule]),
+                difference=None if difference is None else float(difference.mean()),
+                difference_half_width=None if difference is None else half_width(difference),
+                learning_rate=max(sorted(set(rates)), key=rates.count),
+                rewards=tuple(map(float, rewards[rule])),
+            )
+        )
+    return sorted(scores, key=lambda score: -score.mean)
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half of the confidence interval of the mean, by Student's t; NaN for a single value."""
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))

@@ -1,0 +1,68 @@
+"""The running account of a search: what the display, TensorBoard and the summary tell."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.search.store import Row
+
+WINDOW = 100  # children over which a mean reward is told
+
+
+@dataclass
+class Tally:
+    """Counts children in the order of sampling; the same rows give the same tally, resumed or not."""
+
+    rewards: list[float] = field(default_factory=list)
+    programs: set[str] = field(default_factory=set)
+    best: Row | None = None
+
+    def add(self, row: Row) -> None:
+        """Counts one child more."""
+        self.rewards.append(row.reward)
+        self.programs.add(row.program)
+        if self.best is None or row.reward > self.best.reward:
+            self.best = row
+
+    @property
+    def children(self) -> int:
+        """The number of children."""
+        return len(self.rewards)
+
+    @property
+    def hits(self) -> int:
+        """Children whose program another child had had before: rewards that cost no training."""
+        return self.children - len(self.programs)
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of hits among all children."""
+        return self.hits / self.children if self.children else 0.0
+
+    @property
+    def recent_mean(self) -> float:
+        """The mean reward of the latest children."""
+        return float(np.mean(self.rewards[-WINDOW:])) if self.rewards else float('nan')
+
+    @property
+    def best_rule(self) -> str:
+        """The best rule in infix notation, the first of equals."""
+        return UpdateRule(tuple(self.best.program.split())).infix if self.best else ''
+
+    def summary(self) -> dict[str, Any]:
+        """The counts and rewards of `summary.json`."""
+        assert self.best is not None
+        window = min(WINDOW, max(1, self.children // 2))
+        return {
+            'children': self.children,
+            'trained': len(self.programs),
+            'distinct_rules': len(self.programs),
+            'hit_rate': self.hit_rate,
+            'best_rule': self.best_rule,
+            'best_rule_tokens': self.best.program,
+            'best_reward': self.best.reward,
+            'mean_reward_first_100': float(np.mean(self.rewards[:window])),
+            'mean_reward_last_100': float(np.mean(self.rewards[-window:])),
+        }
