@@ -1,0 +1,173 @@
+"""What every learner that has a policy is made of: the policy, a baseline, a solver and its memory (Section 3.2).
+
+The baseline of a batch is the exponential moving average of the mean rewards of the batches before it; the first batch,
+which has none before it, takes its own mean. Advantages are reward - baseline, not standardised: a batch of five has no
+use for its standard deviation, and dividing by it would drown the entropy bonus.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from nos_tf.controller import trpo
+from nos_tf.controller.policy import CHOICES, Policy, entropy, log_prob
+from nos_tf.controller.solvers import Solver
+
+Metrics = dict[str, float]
+State = dict[str, np.ndarray]
+
+
+class Samples(NamedTuple):
+    """Rules as the policy wrote them: choices, int32 `[B, T]`, and log p(rule) as it wrote them, float32 `[B]`."""
+
+    choices: np.ndarray
+    log_probs: np.ndarray
+
+
+@dataclasses.dataclass
+class Baseline:
+    """Exponential moving average of the mean rewards of batches; None before the first.
+
+    >>> baseline = Baseline(decay=0.9)
+    >>> baseline.compare(np.array([0.25, 0.75]))
+    (0.5, array([-0.25,  0.25]))
+    >>> baseline.compare(np.array([1.0]))
+    (0.5, array([0.5]))
+    >>> baseline.value
+    0.55
+    """
+
+    decay: float
+    value: float | None = None
+
+    def compare(self, rewards: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns the baseline and rewards - baseline, `[B]`; only then does the baseline see the rewards `[B]`."""
+        mean = float(rewards.mean())
+        value = mean if self.value is None else self.value
+        self.value = self.decay * value + (1 - self.decay) * mean
+        return value, rewards - value
+
+
+class Agent:
+    """A policy that one solver improves, batch by batch.
+
+    Args:
+      policy: writes the rules; its weights are what is learned.
+      seed: of the samples.
+      solver: takes the steps.
+      max_kl: the most nats that one step may change the policy.
+      entropy_coefficient: reward per nat of the policy's entropy.
+      baseline_decay: of the moving average of rewards, per batch.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        seed: int,
+        *,
+        solver: Solver,
+        max_kl: float,
+        entropy_coefficient: float,
+        baseline_decay: float,
+    ) -> None:
+        self.policy, self.seed = policy, seed
+        self.solver, self.max_kl, self.entropy_coefficient = solver, max_kl, entropy_coefficient
+        self.baseline = Baseline(baseline_decay)
+        self._weights = [variable.value for variable in policy.trainable_variables]
+        self._shapes = [weight.shape for weight in self._weights]
+        dtype = self._weights[0].dtype
+        self.memory = solver.memory(sum(shape.num_elements() for shape in self._shapes), dtype)
+        batch = tf.TensorSpec([None], dtype)
+        memory = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self.memory)
+        self._traced_step = tf.function(self._step, autograph=False, input_signature=[CHOICES, batch, batch, memory])
+
+    def propose(self, count: int, iteration: int) -> Samples:
+        """Returns count samples of the policy as it is: a pure function of (weights, seed, iteration)."""
+        seed = np.random.SeedSequence([self.seed, iteration]).generate_state(2).view(np.int32)
+        choices, log_probs = self.policy.sample(tf.constant(count), tf.constant(seed))
+        return Samples(choices.numpy(), log_probs.numpy())
+
+    def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
+        """Takes one solver step for rules `[B, T]`, their rewards `[B]` and their log_probs `[B]`, as proposed."""
+        batch = checked_batch(len(self.policy.heads), choices, rewards, log_probs)
+        baseline, advantages = self.baseline.compare(batch.rewards)
+        inputs = [tf.constant(x, self._weights[0].dtype) for x in (advantages, batch.log_probs)]
+        metrics, self.memory = self._traced_step(tf.constant(batch.choices), *inputs, self.memory)
+        return {'baseline': baseline} | {name: float(value) for name, value in metrics.items()}
+
+    def _step(
+        self, choices: tf.Tensor, advantages: tf.Tensor, log_probs: tf.Tensor, memory: tuple
+    ) -> tuple[dict, tuple]:
+        """Moves the weights; returns the metrics, scalars, and the solver's next memory."""
+        problem = trpo.Problem(
+            lambda theta: self.policy.logits_at(trpo.unflatten(theta, self._shapes), choices),
+            lambda logits: trpo.surrogate(logits, choices, advantages, log_probs, self.entropy_coefficient),
+        )
+        theta = trpo.flatten(self._weights)
+        logits = problem.logits(theta)
+        step, memory = self.solver.solve(problem, theta, memory, self.max_kl)
+        self._assign(step.theta)
+        metrics = {
+            'log_prob': tf.reduce_mean(log_prob(logits, choices)),
+            'entropy': entropy(logits),
+            'kl': step.kl,
+            'step_size': tf.norm(step.theta - theta),
+            'improvement': step.improvement,
+            'accepted': tf.cast(step.accepted, theta.dtype),
+        }
+        return metrics, memory
+
+    def _assign(self, theta: tf.Tensor) -> None:
+        for weight, value in zip(self._weights, trpo.unflatten(theta, self._shapes), strict=True):
+            weight.assign(value)
+
+    def state(self) -> State:
+        """Returns the weights as one vector, the solver's memory, and the baseline (NaN before the first batch)."""
+        value = math.nan if self.baseline.value is None else self.baseline.value
+        memory = {f'solver_{i}': np.array(x) for i, x in enumerate(self.memory)}
+        return {'weights': np.array(trpo.flatten(self._weights)), 'baseline': np.array(value)} | memory
+
+    def restore(self, state: State) -> None:
+        """Takes up a state; raises ValueError for one of another shape, and changes nothing then."""
+        check_state(state, self.state())
+        self._assign(tf.constant(state['weights']))
+        value = float(state['baseline'])
+        self.baseline.value = None if math.isnan(value) else value
+        memory = [tf.constant(state[f'solver_{i}']) for i in range(len(self.memory))]
+        self.memory = tf.nest.pack_sequence_as(self.memory, memory)
+
+
+class Batch(NamedTuple):
+    """What a learner learns from: choices int32 `[B, T]`, rewards float64 `[B]`, log_probs float32 `[B]`."""
+
+    choices: np.ndarray
+    rewards: np.ndarray
+    log_probs: np.ndarray
+
+
+def checked_batch(steps: int, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Batch:
+    """Returns the batch of rules of T = steps tokens; raises ValueError where that is not what was given."""
+    choices, rewards = np.asarray(choices, np.int32), np.asarray(rewards, np.float64)
+    log_probs = np.asarray(log_probs, np.float32)
+    count = len(rewards)
+    if count == 0 or choices.shape != (count, steps) or log_probs.shape != (count,):
+        given = f'choices {choices.shape}, rewards {rewards.shape}, log_probs {log_probs.shape}'
+        raise ValueError(f'expected choices [B, {steps}], rewards [B], log_probs [B] with B >= 1, not {given}')
+    if not (np.isfinite(rewards).all() and np.isfinite(log_probs).all()):
+        raise ValueError(
+            f'rewards {rewards} and log_probs {log_probs} must be finite: a child that diverges earns its accuracy'
+        )
+    return Batch(choices, rewards, log_probs)
+
+
+def check_state(state: State, expected: State) -> None:
+    """Raises ValueError where the two differ in names, shapes or types."""
+
+    def layout(x: State) -> dict:
+        return {name: (value.shape, value.dtype.name) for name, value in x.items()}
+
+    if layout(state) != layout(expected):
+        raise ValueError(f'the state is of another learner or space: it holds {layout(state)}, not {layout(expected)}')
