@@ -1,0 +1,165 @@
+"""Each primitive computes what the paper says, by numbers worked out by hand, and keeps its id for good."""
+
+import math
+
+import numpy as np
+import pytest
+
+from nos_tf.dsl import primitives
+from nos_tf.dsl.primitives import (
+    BINARIES,
+    OPERANDS,
+    UNARIES,
+    Inputs,
+    RuleConstants,
+    operand_id,
+    temporary,
+    temporary_index,
+)
+
+INPUTS = Inputs(
+    g=np.array([2.0, -0.5]),
+    w=np.array([3.0, -4.0]),
+    m=np.array([0.5, -0.25]),
+    v=np.array([4.0, 0.25]),
+    gamma=np.array([8.0, -0.125]),
+    normal=np.array([1.0, -2.0]),
+)
+
+OPERAND_VALUES = {
+    'g': [2.0, -0.5],
+    'g^2': [4.0, 0.25],
+    'g^3': [8.0, -0.125],
+    'm': [0.5, -0.25],
+    'v': [4.0, 0.25],
+    'gamma': [8.0, -0.125],
+    'sign(g)': [1.0, -1.0],
+    'sign(m)': [1.0, -1.0],
+    '1': [1.0, 1.0],
+    'noise': [0.01, -0.02],
+    '1e-4*w': [0.0003, -0.0004],
+    '1e-3*w': [0.003, -0.004],
+    '1e-2*w': [0.03, -0.04],
+    '1e-1*w': [0.3, -0.4],
+    'adam': [0.24999999875, -0.49999999],
+    'rmsprop': [0.999999995, -0.99999998],
+}
+
+X = [-2.0, 0.0, 3e-5, 0.7]
+UNIFORM = [0.09, 0.1, 0.3, 0.5]
+UNARY_VALUES = {
+    'x': X,
+    '-x': [2.0, 0.0, -3e-5, -0.7],
+    'exp': [0.1353352832366127, 1.0, 1.00003000045, 2.0137527074704766],
+    'log': [0.6931471805599453, -18.420680743952367, -10.41431317630212, -0.35667494393873245],
+    'clip(1e-5)': [-1e-5, 0.0, 1e-5, 1e-5],
+    'clip(1e-4)': [-1e-4, 0.0, 3e-5, 1e-4],
+    'clip(1e-3)': [-1e-3, 0.0, 3e-5, 1e-3],
+    'drop(0.1)': [0.0, 0.0, 3e-5, 0.7],
+    'drop(0.3)': [0.0, 0.0, 3e-5, 0.7],
+    'drop(0.5)': [0.0, 0.0, 0.0, 0.7],
+    'sign': [-1.0, 0.0, 1.0, 1.0],
+}
+
+BINARY_VALUES = {
+    '+': [5.0, 0.5],
+    '-': [1.0, 0.5],
+    '*': [6.0, 0.0],
+    '/': [1.4999999925, 5e7],
+    'left': [3.0, 0.5],
+}
+
+
+def test_ids_never_change():
+    assert [row.token for row in OPERANDS] == [
+        'g', 'g^2', 'g^3', 'm', 'v', 'gamma', 'sign(g)', 'sign(m)',
+        '1', 'noise', '1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w', 'adam', 'rmsprop',
+    ]  # fmt: skip
+    assert [row.token for row in UNARIES] == [
+        'x', '-x', 'exp', 'log', 'clip(1e-5)', 'clip(1e-4)', 'clip(1e-3)',
+        'drop(0.1)', 'drop(0.3)', 'drop(0.5)', 'sign',
+    ]  # fmt: skip
+    assert [row.token for row in BINARIES] == ['+', '-', '*', '/', 'left']
+
+
+@pytest.mark.parametrize(
+    ('token', 'expected'), [('g', 0), ('sign(m)', 7), ('noise', 9), ('rmsprop', 15), ('t1', 16), ('t2', 17), ('t9', 24)]
+)
+def test_id_of_an_operand(token, expected):
+    assert operand_id(token) == expected
+
+
+def test_temporaries_are_counted_from_one():
+    assert [temporary(k) for k in (1, 2, 12)] == ['t1', 't2', 't12']
+    assert [temporary_index(token) for token in ('t1', 't12', 't0', 't', 'g', '', 't-1', 't1.0', 't\u0661')] == [
+        1, 12, 0, 0, 0, 0, 0, 0, 0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize('row', OPERANDS, ids=lambda row: row.token)
+def test_operand_by_hand(row):
+    np.testing.assert_allclose(row.define(INPUTS), OPERAND_VALUES[row.token], rtol=1e-14)
+
+
+@pytest.mark.parametrize('row', UNARIES, ids=lambda row: row.token)
+def test_unary_by_hand(row):
+    value = row.define(np.array(X), np.array(UNIFORM), RuleConstants())
+    np.testing.assert_allclose(value, UNARY_VALUES[row.token], rtol=1e-14)
+
+
+@pytest.mark.parametrize('row', BINARIES, ids=lambda row: row.token)
+def test_binary_by_hand(row):
+    value = row.define(np.array([3.0, 0.5]), np.array([2.0, 0.0]), RuleConstants())
+    np.testing.assert_allclose(value, BINARY_VALUES[row.token], rtol=1e-14)
+
+
+def test_what_each_row_says_about_itself():
+    assert {row.token: row.slots for row in OPERANDS if row.slots} == {
+        'm': ('m',), 'v': ('v',), 'gamma': ('gamma',), 'sign(m)': ('m',), 'adam': ('m', 'v'), 'rmsprop': ('v',),
+    }  # fmt: skip
+    assert [row.token for row in OPERANDS if not row.reads_gradient] == [
+        '1', 'noise', '1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w',
+    ]  # fmt: skip
+    assert [row.token for row in OPERANDS if row.is_random] == ['noise']
+    assert [row.token for row in UNARIES if row.is_random] == ['drop(0.1)', 'drop(0.3)', 'drop(0.5)']
+    assert [row.token for row in BINARIES if row.is_commutative] == ['+', '*']
+
+
+@pytest.mark.parametrize('row', BINARIES, ids=lambda row: row.token)
+def test_commutative_means_that_the_order_is_free(row):
+    x, y = np.array([3.0, -0.1]), np.array([0.7, 5.0])
+    same = np.array_equal(row.define(x, y, RuleConstants()), row.define(y, x, RuleConstants()))
+    assert same == row.is_commutative
+
+
+def test_sign_at_the_edges():
+    x = np.array([0.0, -0.0, 5e-324, -1e-40, 1.3e-38, -1.3e-38, 1e-30, math.inf, -math.inf])
+    np.testing.assert_array_equal(primitives.sign(x), [0, 0, 0, 0, 1, -1, 1, 1, -1])
+    assert np.isnan(primitives.sign(np.array([math.nan]))).all()
+
+
+def test_log_is_finite_at_zero():
+    log = next(row for row in UNARIES if row.token == 'log')
+    assert log.define(np.array([0.0]), np.zeros(1), RuleConstants(epsilon=1e-4)) == pytest.approx(-9.210340371976182)
+
+
+def test_constants_of_the_paper():
+    assert RuleConstants() == RuleConstants(0.9, 0.999, 0.999, 1e-8, 0.01)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('beta_1', 1.0),
+        ('beta_2', -0.1),
+        ('beta_3', math.nan),
+        ('epsilon', -1e-8),
+        ('epsilon', math.inf),
+        ('noise_stddev', -1),
+        ('beta_1', '0.9'),
+        ('beta_1', None),
+    ],
+)
+def test_constants_refuse_what_makes_no_sense(name, value):
+    with pytest.raises(ValueError, match=rf'^{name} = .*must be a number in \[0, '):
+        RuleConstants(**{name: value})

@@ -1,0 +1,34 @@
+"""Random rules for the tests, written in tokens that are spelled out here: no table of the package is read."""
+
+import numpy as np
+
+OPERANDS = (
+    'g', 'g^2', 'g^3', 'm', 'v', 'gamma', 'sign(g)', 'sign(m)',
+    '1', 'noise', '1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w', 'adam', 'rmsprop',
+)  # fmt: skip
+UNARIES = (
+    'x', '-x', 'exp', 'log', 'clip(1e-5)', 'clip(1e-4)', 'clip(1e-3)',
+    'drop(0.1)', 'drop(0.3)', 'drop(0.5)', 'sign',
+)  # fmt: skip
+BINARIES = ('+', '-', '*', '/', 'left')
+RANDOM = ('noise', 'drop(0.1)', 'drop(0.3)', 'drop(0.5)')
+
+
+def random_tokens(random, iterations, stochastic=True):
+    """The tokens of one rule, each uniform among those that are legal; half of the later operands are temporaries."""
+    operands = [token for token in OPERANDS if stochastic or token not in RANDOM]
+    unaries = [token for token in UNARIES if stochastic or token not in RANDOM]
+    tokens = []
+    for k in range(iterations):
+        for _ in range(2):
+            bank = [f't{j}' for j in range(1, k + 1)] if k and random.random() < 0.5 else operands
+            tokens.append(bank[random.integers(len(bank))])
+        tokens += [unaries[random.integers(len(unaries))] for _ in range(2)]
+        tokens.append(BINARIES[random.integers(len(BINARIES))])
+    return tuple(tokens)
+
+
+def random_rules(count, seed, stochastic=True, deepest=3):
+    """The tokens of `count` rules of one, two, ..., `deepest` iterations in turn."""
+    random = np.random.default_rng(seed)
+    return [random_tokens(random, 1 + i % deepest, stochastic) for i in range(count)]
