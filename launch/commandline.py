@@ -2,84 +2,152 @@
 
 import argparse
 import contextlib
+import logging
 import os
+import re
 import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
 import gin
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps off standard error what TensorFlow prints while it is imported, which heeds no log level."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
+    """For imports: hides what TensorFlow prints, which heeds no log level, and lets Ctrl-C end them without a trace."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGINT, handler)
+        with contextlib.suppress(OSError):  # standard error is closed
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            null = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, null)
+            os.dup2(null, 2)
+            stack.callback(os.dup2, kept, 2)
         yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 with _quiet():
     import tensorflow as _  # noqa: F401
 
-from nos_tf.search.errors import RunError  # noqa: E402
+    from nos_tf.search import RunError
 
 INTERRUPTED = 130
 FAILED = 2
 MISTAKES = (RunError, ValueError, OSError, sqlite3.Error)
 
+Root = TypeVar('Root')
+_GIN_CALL = re.compile(r"\n *In call to configurable '([^']*)'.*")  # what gin adds to an exception
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--run_dir`, for launchers that read what a run left; the others call `parse_arguments`."""
+    summary, _, example = description.partition('\n\n')
+    parser = argparse.ArgumentParser(
+        description=summary,
+        epilog=f'Example: {example.strip()}\n\nNOS_TF_TRACEBACK=1 in the environment shows where an error was raised.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--run_dir', type=_directory, required=True, metavar='DIR', help='of the run')
+    return parser
+
 
 def parse_arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """`--gin_files`, `--gin_bindings` and `--run_dir`; the first two may be given several times."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--gin_files', nargs='+', action='extend', default=[], help='configurations, later ones win')
+    """`--gin_files`, `--gin_bindings` and `--run_dir`; the first two may be given several times.
+
+    Args:
+        description: a sentence, an empty line and an example.
+        argv: the arguments; None for those of the process.
+    """
+    parser = argument_parser(description)
+    parser.usage = '%(prog)s --gin_files FILE ... [--gin_bindings BINDING ...] --run_dir DIR'
     parser.add_argument(
-        '--gin_bindings', nargs='+', action='extend', default=[], help="overrides, e.g. 'Search.children = 50'"
+        '--gin_files', nargs='+', action='extend', default=[], metavar='FILE', help='configurations; the later ones win'
     )
-    parser.add_argument('--run_dir', type=Path, required=True, help='where results go; taken up again if it exists')
-    return parser.parse_args(argv)
+    parser.add_argument(
+        '--gin_bindings',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='BINDING',
+        help="what is to differ from the files, such as 'Search.children = 50' or \"Search.baselines = ('adam',)\"",
+    )
+    arguments = parser.parse_args(argv)
+    if not arguments.gin_files and not arguments.gin_bindings:
+        parser.error('no configuration: give --gin_files, such as gin/quickstart.gin or gin/search.gin')
+    return arguments
 
 
-def configure(arguments: argparse.Namespace) -> None:
-    """Parses the configuration.
+def _directory(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError('is empty')
+    return Path(text)
+
+
+def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
+    """Parses the configuration, and makes what it describes.
+
+    Args:
+        arguments: of `parse_arguments`.
+        root: a gin configurable that is complete by its bindings.
 
     Raises:
-        ValueError: a file or a name that does not exist, or a syntax error.
+        ValueError: a file or a name that does not exist, a syntax error, a missing binding, or an unfit value.
     """
-    gin.add_config_file_search_path(str(Path(__file__).parents[1]))  # for include 'gin/...'
+    gin.add_config_file_search_path(str(Path(__file__).parents[1]))  # for 'gin/...' wherever the command is given
+    logging.disable(logging.ERROR)  # gin logs each path where a file is not
     try:
         gin.parse_config_files_and_bindings(arguments.gin_files, arguments.gin_bindings)
-    except (OSError, SyntaxError, AttributeError, TypeError) as error:
-        raise ValueError(f'cannot read the configuration: {error}') from error
-
-
-def save_configuration(run_dir: Path) -> None:
-    """Writes what was used, defaults included, as a file that gin reads."""
-    (run_dir / 'config.gin').write_text(gin.operative_config_str(), encoding='utf-8')
+        return root()
+    except SyntaxError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f'cannot read the configuration: {reason} {error.text or ""}') from error
+    except UnicodeError as error:
+        raise ValueError(f'cannot read the configuration, it is no text: {error}') from error
+    except ValueError as error:
+        raise ValueError(_GIN_CALL.sub('', str(error))) from error
+    except (OSError, AttributeError, TypeError, RuntimeError) as error:
+        raise ValueError('cannot use the configuration: ' + _GIN_CALL.sub(r' (in \1)', str(error))) from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def main(run: Callable[[], None]) -> None:
     """Runs a launcher; turns mistakes and Ctrl-C into one line and an exit code. NOS_TF_TRACEBACK=1 shows more."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not so where it is ignored, as by a shell's &
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         run()
     except KeyboardInterrupt:
         _leave('interrupted: what was finished is saved, the same command goes on from there', INTERRUPTED)
+    except BrokenPipeError:
+        _leave('stopped, for nobody reads the output any more: the same command goes on from there', FAILED)
     except MISTAKES as error:
         if os.environ.get('NOS_TF_TRACEBACK'):
             raise
         _leave(f'error: {" ".join(str(error).split())}', FAILED)
 
 
-def _leave(message: str, code: int) -> None:
+def _interrupt(*_: object) -> NoReturn:
+    """Begins to leave, once: a second Ctrl-C does not disturb what the first one closes, which takes no second."""
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interruption, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _leave(message: str, code: int) -> NoReturn:
     """Ends the process at once: there may be a child in training that nobody waits for."""
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
+    for stream, text in ((sys.stderr, f'{message}\n'), (sys.stdout, '')):
+        with contextlib.suppress(OSError, AttributeError):  # closed, or nobody reads it
+            stream.write(text)
+            stream.flush()
     os._exit(code)

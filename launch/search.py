@@ -1,4 +1,4 @@
-"""Searches for update rules: the main job (Sections 3 and 4).
+"""Searches for update rules, the main job (Sections 3 and 4); takes the search up again if the directory holds it.
 
 python launch/search.py --gin_files gin/quickstart.gin --run_dir runs/quickstart
 """
@@ -11,9 +11,7 @@ from nos_tf.report import report
 def search() -> None:
     """Runs the search that gin describes, or takes it up where it stopped, and reports."""
     arguments = commandline.parse_arguments(__doc__)
-    commandline.configure(arguments)
-    Search().run(arguments.run_dir)
-    commandline.save_configuration(arguments.run_dir)
+    commandline.configure(arguments, Search).run(arguments.run_dir)
     print(report.write(arguments.run_dir))
 
 

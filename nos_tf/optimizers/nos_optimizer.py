@@ -80,7 +80,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         """Updates one variable and its slots."""
         index = self._get_variable_index(variable)
         dtype = keras.backend.standardize_dtype(variable.dtype)
-        gradient = ops.cast(ops.convert_to_tensor(gradient), dtype)
+        gradient = ops.cast(_dense(gradient, variable.shape), dtype)
         step = self.iterations + 1  # Keras counts a step once it is done
         averages = {}
         for name, slots in self._slots.items():
@@ -145,6 +145,13 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
         'class_rule': parsed,
     }
     return keras.saving.register_keras_serializable(PACKAGE)(type(name, (NOSOptimizer,), attributes))
+
+
+def _dense(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The gradient as one tensor: TensorFlow gives that of an Embedding as `tf.IndexedSlices`."""
+    if hasattr(gradient, 'dense_shape'):
+        return ops.scatter(ops.expand_dims(gradient.indices, -1), gradient.values, shape)
+    return ops.convert_to_tensor(gradient)
 
 
 def _size(variable: keras.Variable) -> int:

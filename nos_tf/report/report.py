@@ -9,8 +9,8 @@ from typing import Any
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.figures import reward_curve
+from nos_tf.search import RunError
 from nos_tf.search.display import score_cells
-from nos_tf.search.errors import RunError
 from nos_tf.search.rescore import Score, best_rules
 from nos_tf.search.store import read_results
 
@@ -46,9 +46,9 @@ def write(run_dir: Path) -> Path:
     """
     rows = read_results(run_dir)
     summary_path = run_dir / 'summary.json'
-    if not rows or not summary_path.exists():
+    summary = json.loads(summary_path.read_text(encoding='utf-8')) if summary_path.exists() else {'children': None}
+    if summary['children'] != len(rows):  # none yet, or one of before the search was prolonged
         raise RunError(f'{run_dir} holds no finished search: run launch/search.py with this --run_dir first')
-    summary = json.loads(summary_path.read_text(encoding='utf-8'))
     scores = [Score(**score) for score in summary['rescored']]
     picture = reward_curve(rows, summary['baselines'])
     (run_dir / 'reward_curve.png').write_bytes(picture)
@@ -70,7 +70,7 @@ def write(run_dir: Path) -> Path:
         _table(['name', 'value'], ([key, json.dumps(value)] for key, value in summary['configuration'].items())),
     ]
     page = run_dir / 'report.html'
-    page.write_text(_PAGE.format(title=html.escape(run_dir.name), body='\n'.join(body)), encoding='utf-8')
+    page.write_text(_PAGE.format(title=html.escape(run_dir.resolve().name), body='\n'.join(body)), encoding='utf-8')
     return page
 
 

@@ -1,1 +1,5 @@
 """The search itself, where the two towers meet: rules go out as tokens, rewards come back as numbers."""
+
+
+class RunError(Exception):
+    """A run cannot start or go on; the message is one line that says why and what to do. Nothing paid for is lost."""

@@ -15,6 +15,14 @@ from nos_tf.search.tally import Tally
 PLAIN_INTERVAL = 10.0  # seconds between plain lines
 
 
+class _Console(Console):
+    """A console that says so when nobody reads it any more, where Rich would end the process without a word."""
+
+    def on_broken_pipe(self) -> None:
+        """Raises again: Rich calls this while it handles a BrokenPipeError."""
+        raise
+
+
 class Display:
     """Tells how far a search is.
 
@@ -25,7 +33,7 @@ class Display:
     """
 
     def __init__(self, total: int, done: int, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or _Console()
         self._total, self._first = total, done
         self._start = time.monotonic()
         self._last_line = 0.0
@@ -64,7 +72,7 @@ class Display:
             self._live.update(Group(self._bar, _panel(tally, rate)))
             return
         now = time.monotonic()
-        if tally.children and (now - self._last_line >= PLAIN_INTERVAL or done >= self._total):
+        if tally.children and (now - self._last_line >= PLAIN_INTERVAL or tally.children >= self._total):
             self._last_line = now
             self.note(
                 f'children {done}/{self._total}, mean reward of the last 100 {tally.recent_mean:.3f}, '
@@ -84,7 +92,7 @@ class Display:
 
 def _panel(tally: Tally, rate: float) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_row('mean reward of the last 100', f'{tally.recent_mean:.3f}')
+    table.add_row('mean reward of the last 100', f'{tally.recent_mean:.3f}' if tally.best else '')
     table.add_row('best reward', f'{tally.best.reward:.3f}' if tally.best else '')
     table.add_row('best rule', tally.best_rule)
     table.add_row('cache hits', f'{tally.hits} ({tally.hit_rate:.0%})')

@@ -7,15 +7,17 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import gin
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.errors import RunError
+from nos_tf.search import RunError
 from nos_tf.tasks.child import Child, Outcome, Trainer
 from nos_tf.tasks.machine import use_one_thread
 
@@ -98,7 +100,8 @@ class ProcessPool:
                 raise ValueError(f'ProcessPool.{name} = {getattr(self, name)!r}: must be a whole number, at least 1')
 
     def start(self, child: Child, iterations: int) -> None:
-        """Starts the processes; they import TensorFlow and trace their graph with the first job."""
+        """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
+        child.trainer(iterations)  # what is wrong with it is said here, once
         self._arguments = (child, iterations)
         self._jobs: dict[Future[Outcome], tuple[Job, int]] = {}
         self._open()
@@ -113,7 +116,16 @@ class ProcessPool:
         self._submit(job, 1)
 
     def _submit(self, job: Job, attempt: int) -> None:
-        self._jobs[self._pool.submit(_train, job)] = job, attempt
+        try:
+            future = self._start_job(job)
+        except BrokenProcessPool:  # a worker died before this job came
+            self._replace_workers()
+            future = self._start_job(job)
+        self._jobs[future] = job, attempt
+
+    def _start_job(self, job: Job) -> Future[Outcome]:
+        with _deaf_to_interrupts():
+            return self._pool.submit(_train, job)
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Waits for workers; a job whose worker died goes to another one."""
@@ -137,17 +149,19 @@ class ProcessPool:
                 )
         self._pool.shutdown(wait=False)
         self._open()
-        for future, (job, attempt) in lost.items():
+        for future in lost:
             del self._jobs[future]
+        for job, attempt in lost.values():
             self._submit(job, attempt + 1)
         return {future for future in self._jobs if future.done()}
 
     def close(self) -> None:
         """Ends all workers at once: what they were training is trained again after a restart."""
         processes = list((getattr(self._pool, '_processes', None) or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.kill()
+        self._pool.shutdown()
+        del self._pool  # and its semaphores, which would be reported as leaked
         self._jobs.clear()
 
 
@@ -159,12 +173,21 @@ def _result(future: 'Future[Outcome]', job: Job) -> Outcome:
     raise RunError(f'the rule {job.program} could not be trained: {reason}') from error
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole group, but the parent decides: processes that start in here never hear of it."""
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
 _trainer: Trainer | None = None  # of this worker process
 
 
 def _start_worker(child: Child, iterations: int) -> None:
     global _trainer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     use_one_thread()
     _trainer = child.trainer(iterations)

@@ -16,7 +16,7 @@ class Journal:
     Args:
         run_dir: of the run.
         hyper_parameters: shown as a table.
-        children: already in the store; points that an interrupted run wrote later are hidden.
+        children: already in the store.
     """
 
     def __init__(self, run_dir: Path, hyper_parameters: Mapping[str, Any], children: int) -> None:
@@ -40,6 +40,7 @@ class Journal:
             if tally.best_rule != self._best:
                 self._best = tally.best_rule
                 tf.summary.text('best_rule', f'`{self._best}` {tally.best.reward:.4f}')
+        self._writer.flush()
 
     def close(self) -> None:
         """Flushes the event file."""

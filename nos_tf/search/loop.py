@@ -77,7 +77,7 @@ class Search:
         """Runs the search in a directory, or takes it up where it stopped: the same search, bit for bit.
 
         Args:
-            run_dir: gets results.sqlite, TensorBoard event files and summary.json.
+            run_dir: gets config.gin, results.sqlite, TensorBoard event files and summary.json.
 
         Returns:
             the content of summary.json.
@@ -90,6 +90,7 @@ class Search:
         with ExitStack() as stack:
             task = _fingerprint(self.child.identity())
             self.store = stack.enter_context(closing(Store(run_dir, identity, task)))
+            _write(run_dir / 'config.gin', gin.operative_config_str())
             self.tally = Tally()
             for row in self.store.results():
                 self.tally.add(row)
@@ -110,7 +111,7 @@ class Search:
         """Samples children until the budget is spent; returns the seconds that it took, earlier sessions included."""
         self.learner.start(self.space, self.seed)
         checkpoint = self.store.checkpoint() or Checkpoint(0, 0.0, {})
-        if checkpoint.state:
+        if self.tally.children:
             self.learner.restore(checkpoint.state)
             self.display.note(f'going on after {self.tally.children} children')
         iteration, seconds = checkpoint.iteration, checkpoint.seconds

@@ -6,8 +6,7 @@ with seeds that the search has not seen, the baselines too, and differences are 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -33,10 +32,6 @@ class Score:
     difference_half_width: float | None
     learning_rate: float  # the sweep's most frequent winner
     rewards: tuple[float, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """The score as JSON values."""
-        return asdict(self)
 
 
 def best_rules(rows: Iterable[Row], count: int) -> dict[UpdateRule, float]:

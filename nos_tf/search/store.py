@@ -11,14 +11,14 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.errors import RunError
+from nos_tf.search import RunError
 from nos_tf.tasks.child import Outcome
 
 FILE_NAME = 'results.sqlite'
@@ -99,20 +99,21 @@ class Store:
         task: the fingerprint that outcomes are filed under.
 
     Raises:
-        RunError: the directory is in use, its file is corrupted or locked, or holds results of another identity.
+        RunError: the directory is in use or cannot be written to, its file is corrupted or locked, or holds results of
+            another identity.
     """
 
     def __init__(self, run_dir: Path, identity: Mapping[str, Any], task: str) -> None:
         self.path = run_dir / FILE_NAME
         self.task = task
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(run_dir)
-        with explained(self.path):
-            self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None)
+        with ExitStack() as stack, explained(self.path):
+            stack.enter_context(_lock(run_dir))
+            self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
             self._db.execute('PRAGMA journal_mode = WAL')
             self._db.execute('PRAGMA synchronous = FULL')
             _check(self._db, self.path)
             self._prepare(identity)
+            self._held = stack.pop_all()
 
     def _prepare(self, identity: Mapping[str, Any]) -> None:
         given = json.loads(json.dumps({'schema': SCHEMA_VERSION, **identity}))
@@ -149,15 +150,17 @@ class Store:
 
     def close(self) -> None:
         """Lets others have the run directory."""
-        self._db.close()
-        self._lock.close()
+        self._held.close()
 
     def save_outcome(self, program: UpdateRule, seed: int, outcome: Outcome) -> None:
         """Files the outcome of a training, for good; a second one of the same program and seed changes nothing."""
         row = (outcome.reward, outcome.learning_rate, json.dumps(outcome.sweep), outcome.seconds)
         key = (' '.join(program.tokens), self.task, seed)
         with self._transaction():
-            self._db.execute('INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?)', (*key, *row))
+            self._db.execute(
+                'INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (program, task, seed) DO NOTHING',
+                (*key, *row),
+            )
 
     def outcome(self, program: UpdateRule, seed: int) -> Outcome | None:
         """The outcome of a training that is on file."""
@@ -176,7 +179,7 @@ class Store:
             the new rows of `results`.
         """
         blob = io.BytesIO()
-        np.savez(blob, allow_pickle=False, **checkpoint.state)
+        np.savez(blob, **checkpoint.state)
         first = self.count()
         rows = [
             (
@@ -239,16 +242,20 @@ def explained(path: Path) -> Iterator[None]:
     """Turns what goes wrong with a store into one line."""
     try:
         yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # a mistake of ours, not of the file
     except sqlite3.Error as error:
         text = str(error)
-        if 'full' in text or 'disk I/O' in text:
+        if 'full' in text:
             raise RunError(
                 f'no space left to write {path} ({text}): make room and run the same command again'
             ) from error
+        if 'disk I/O' in text:
+            raise RunError(f'{path} cannot be read or written ({text}): is the disk full or failing?') from error
         if 'locked' in text or 'busy' in text:
             raise RunError(f'{path} is locked by another program ({text}): close that and try again') from error
         if 'readonly' in text or 'unable to open' in text:
-            raise RunError(f'{path} cannot be opened for writing ({text})') from error
+            raise RunError(f'{path} cannot be opened or written to ({text}): see to its permissions') from error
         raise RunError(f'{path} is corrupted ({text}): move it away, or restore a copy') from error
 
 
@@ -260,12 +267,20 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 def _lock(run_dir: Path) -> io.TextIOWrapper:
     """An open file that keeps other processes out until it is closed, or its process ends."""
-    file = open(run_dir / '.lock', 'w', encoding='utf-8')  # noqa: SIM115 - held as long as the store
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise RunError(f'another process is running in {run_dir}: wait for it, or choose another --run_dir') from error
+    with ExitStack() as stack:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(run_dir / '.lock', 'w', encoding='utf-8'))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f'another process is running in {run_dir}: wait for it, or choose another --run_dir'
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f'{run_dir} cannot be a run directory ({error.strerror}): choose another --run_dir'
+            ) from error
+        stack.pop_all()  # it is held as long as the store
     return file
 
 

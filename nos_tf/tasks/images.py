@@ -181,10 +181,10 @@ def _read_tfds(source: TfdsImages) -> tuple[Split, Split, int]:
         if not builder.data_path.exists() and not source.download:
             raise FileNotFoundError('TfdsImages.download is False')
         builder.download_and_prepare()
-        parts = [
-            tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1, as_supervised=True))
-            for name in ('train', 'test')
-        ]
+        train, test = (
+            Split(part['image'], part['label'].astype(np.int32))
+            for part in (tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1)) for name in ('train', 'test'))
+        )
     except Exception as error:  # tfds raises many kinds: unknown name, no network, no permission, a corrupt file
         where = source.data_dir or 'TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set'
         arguments = f"'{source.dataset}'" + (f", data_dir='{source.data_dir}'" if source.data_dir else '')
@@ -193,7 +193,6 @@ def _read_tfds(source: TfdsImages) -> tuple[Split, Split, int]:
             f'no data set {source.dataset!r} in {where} ({reason}); with a network, '
             f'`python -c "import tensorflow_datasets as tfds; tfds.load({arguments})"` fetches it'
         ) from error
-    train, test = (Split(images, labels.astype(np.int32)) for images, labels in parts)
     return train, test, builder.info.features['label'].num_classes
 
 
@@ -202,7 +201,8 @@ def _shrink(images: np.ndarray, source: TfdsImages) -> np.ndarray:
 
     Sums are as good as averages, since standardising follows, and exact.
     """
-    side, (n, height, width, channels) = source.side or images.shape[1], images.shape
+    n, height, width, channels = images.shape
+    side = height if source.side is None else source.side
     if not 1 <= side <= height or height % side or width != height:
         raise ValueError(f'TfdsImages.side = {source.side}: must divide {height}, of images {height}x{width}')
     if side == height:
