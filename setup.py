@@ -23,6 +23,7 @@ setup(
         'keras>=3.8',
         'tensorboard>=2.18',  # tensorflow 2.21 no longer brings it, and tf.summary raises without it
         'tensorflow-datasets>=4.9.7',
+        'importlib_resources>=6',  # tensorflow-datasets cannot prepare a data set without it, and does not bring it
         'tensorflow-probability>=0.25',
         'tf_keras>=2.18',  # tensorflow-probability cannot be imported without it
         'numpy>=1.26',

@@ -6,7 +6,6 @@ same reward, bit for bit, in any order and in any process of the same kind.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.interpreter import State
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits, ImageSource, Split
-from nos_tf.tasks.machine import processor
+from nos_tf.tasks.machine import processor, threads
 from nos_tf.version import __version__
 
 PAPER_LEARNING_RATES = tuple(10.0**i for i in range(-5, 2))
@@ -41,12 +40,12 @@ class Outcome(NamedTuple):
 @gin.register
 @dataclass(frozen=True)
 class Child:
-    """The procedure of Section 4.2; its defaults are the paper's.
+    """The procedure of Section 4.2; its defaults are the paper's, but for the data.
 
     Args:
         images: the source of the data.
         network: what is trained.
-        learning_rates: tried in this order; the first of the best wins, so ascending order prefers the smaller.
+        learning_rates: tried in ascending order; of equally good ones the smallest wins.
         sweep_epochs: for which each learning rate is tried.
         epochs: for which the winner trains, those of the sweep included.
         train_examples: how many of the training images are used, every epoch the same; None for all.
@@ -65,20 +64,23 @@ class Child:
     learning_rates: Sequence[float] = PAPER_LEARNING_RATES
     sweep_epochs: int = 1
     epochs: int = 5
-    train_examples: int | None = 10_000
+    train_examples: int | None = None
     batch_size: int = 100
     continue_sweep: bool = True
     constants: RuleConstants = RuleConstants()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'learning_rates', tuple(self.learning_rates))
-        if not self.learning_rates or not all(0 < rate < np.inf for rate in self.learning_rates):
+        rates = np.sort(np.atleast_1d(np.asarray(self.learning_rates, float)))
+        if not rates.size or not all(0 < rate < np.inf for rate in rates):
             raise ValueError(f'Child.learning_rates = {self.learning_rates}: must be positive numbers, at least one')
+        object.__setattr__(self, 'learning_rates', tuple(rates.tolist()))
         for name in ('sweep_epochs', 'epochs', 'batch_size', 'train_examples'):
             value = getattr(self, name)
             if not (value is None and name == 'train_examples') and not (isinstance(value, int) and value >= 1):
                 raise ValueError(f'Child.{name} = {value!r}: must be a whole number, at least 1')
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**30:
+            raise ValueError(f'Child.seed = {self.seed!r}: must be a whole number from 0 to 2^30 - 1')
         if self.sweep_epochs > self.epochs:
             raise ValueError(f'Child.sweep_epochs = {self.sweep_epochs}: must not exceed Child.epochs = {self.epochs}')
 
@@ -91,7 +93,7 @@ class Child:
             **{f'Child.{name}': value for name, value in procedure.items()},
             'Child.images': {'source': type(self.images).__name__, **source},
             'images': self.images.load().fingerprint(),
-            'intra_op threads': _threads(),
+            'intra_op threads': threads(),
             'processor': processor(),
             'nos_tf': __version__,
             'tensorflow': tf.__version__,
@@ -246,9 +248,3 @@ class Trainer:
 
 def _constants(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.constant(split.images), tf.constant(split.labels)
-
-
-def _threads() -> int:
-    """Threads within an operation: as configured, else as TensorFlow's own variable says, else one for each core."""
-    configured = tf.config.threading.get_intra_op_parallelism_threads()
-    return configured or int(os.environ.get('TF_NUM_INTRAOP_THREADS') or 0) or os.cpu_count() or 1

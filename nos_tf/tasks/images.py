@@ -160,7 +160,7 @@ def _load_tfds(source: TfdsImages) -> Images:
     def standardised(images: np.ndarray) -> np.ndarray:
         result = images.astype(np.float32)
         result -= mean
-        result /= deviation
+        result /= np.where(deviation > 0, deviation, 1)  # a channel that is constant stays 0
         return result
 
     return Images(
@@ -181,19 +181,23 @@ def _read_tfds(source: TfdsImages) -> tuple[Split, Split, int]:
         if not builder.data_path.exists() and not source.download:
             raise FileNotFoundError('TfdsImages.download is False')
         builder.download_and_prepare()
-        train, test = (
-            Split(part['image'], part['label'].astype(np.int32))
-            for part in (tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1)) for name in ('train', 'test'))
-        )
     except Exception as error:  # tfds raises many kinds: unknown name, no network, no permission, a corrupt file
         where = source.data_dir or 'TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set'
         arguments = f"'{source.dataset}'" + (f", data_dir='{source.data_dir}'" if source.data_dir else '')
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:120]
         raise FileNotFoundError(
             f'no data set {source.dataset!r} in {where} ({reason}); with a network, '
             f'`python -c "import tensorflow_datasets as tfds; tfds.load({arguments})"` fetches it'
         ) from error
-    return train, test, builder.info.features['label'].num_classes
+    features = builder.info.features
+    if not {'image', 'label'} <= set(features) or not {'train', 'test'} <= set(builder.info.splits):
+        raise ValueError(
+            f'TfdsImages.dataset = {source.dataset!r}: needs the features image and label and the splits train and '
+            f'test; it has {", ".join(features)} and {", ".join(builder.info.splits)}'
+        )
+    parts = (tfds.as_numpy(builder.as_dataset(split=name, batch_size=-1)) for name in ('train', 'test'))
+    train, test = (Split(part['image'], part['label'].astype(np.int32)) for part in parts)
+    return train, test, features['label'].num_classes
 
 
 def _shrink(images: np.ndarray, source: TfdsImages) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The machine as far as a reward depends on it: number of threads, kind of processor."""
 
+import os
 import platform
 
 import tensorflow as tf
@@ -25,3 +26,9 @@ def processor() -> str:
     except OSError:
         names = set()
     return ', '.join(sorted(names)) or platform.processor() or platform.machine()
+
+
+def threads() -> int:
+    """Threads within an operation: as configured, else as TensorFlow's own variable says, else one for each core."""
+    configured = tf.config.threading.get_intra_op_parallelism_threads()
+    return configured or int(os.environ.get('TF_NUM_INTRAOP_THREADS') or 0) or os.cpu_count() or 1
