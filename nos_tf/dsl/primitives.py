@@ -35,8 +35,9 @@ class RuleConstants:
         for field in fields(self):
             value = getattr(self, field.name)
             below = 1.0 if field.name.startswith('beta') else math.inf
-            if not isinstance(value, int | float) or not 0 <= value < below:
+            if not isinstance(value, int | float | np.number) or not 0 <= value < below:
                 raise ValueError(f'{field.name} = {value!r}: must be a number in [0, {below:g})')
+            object.__setattr__(self, field.name, float(value))
 
 
 @dataclass(frozen=True)

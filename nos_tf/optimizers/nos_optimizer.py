@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from nos_tf.dsl.primitives import RuleConstants
@@ -123,9 +124,11 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
         raise ValueError(f'{name!r} is no name of a class: letters, digits and _ make one')
     known = keras.saving.get_registered_object(f'{PACKAGE}>{name}')
     if known is not None:
-        if getattr(known, 'class_rule', None) == parsed:
+        if getattr(known, 'made_from', None) == (parsed, learning_rate):
             return known
-        raise ValueError(f'the name {name} is taken by {getattr(known, "class_rule", known)}: choose another')
+        raise ValueError(
+            f'the name {name} is taken by another optimizer ({known.__doc__.splitlines()[0]}): choose another'
+        )
 
     def initialise(self: NOSOptimizer, learning_rate: Any = learning_rate, **arguments: Any) -> None:
         NOSOptimizer.__init__(self, parsed, learning_rate, **arguments)
@@ -142,7 +145,7 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
         'get_config': get_config,
         '__doc__': doc,
         '__module__': __name__,
-        'class_rule': parsed,
+        'made_from': (parsed, learning_rate),
     }
     return keras.saving.register_keras_serializable(PACKAGE)(type(name, (NOSOptimizer,), attributes))
 
@@ -162,9 +165,9 @@ def _size(variable: keras.Variable) -> int:
 
 
 def _checked_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**31) <= seed < 2**31:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not -(2**31) <= seed < 2**31:
         raise ValueError(f'seed = {seed!r}: must be an int32 or None')
-    return seed
+    return int(seed)
 
 
 PowerSign = optimizer_class('powersign', name='PowerSign')

@@ -1,0 +1,118 @@
+"""A second interpreter of rules in float64 NumPy, written from the definition of the language alone.
+
+It shares no line with the package: a mistake would have to be made twice to go unnoticed. Random numbers are fed in.
+"""
+
+import numpy as np
+
+BETAS = {'m': 0.9, 'v': 0.999, 'gamma': 0.999}
+EPSILON = 1e-8
+NOISE_STDDEV = 0.01
+
+
+def sign(x):
+    result = np.zeros_like(x)
+    result[x > 1.2e-38] = 1.0
+    result[x < -1.2e-38] = -1.0
+    result[np.isnan(x)] = np.nan
+    return result
+
+
+def clip(x, limit):
+    result = x.copy()
+    result[x > limit] = limit
+    result[x < -limit] = -limit
+    return result
+
+
+def operand_value(token, leaves, epsilon=EPSILON, noise_stddev=NOISE_STDDEV):
+    """The value of an operand, given g, w, the corrected averages and (for noise) standard normal numbers."""
+    g, w = leaves['g'], leaves['w']
+    if token in ('g', 'm', 'v', 'gamma'):
+        return leaves[token]
+    if token == 'g^2':
+        return g * g
+    if token == 'g^3':
+        return g * g * g
+    if token in ('sign(g)', 'sign(m)'):
+        return sign(leaves[token[5]])
+    if token == '1':
+        return np.full_like(g, 1.0)
+    if token == 'noise':
+        return leaves['normal'] * noise_stddev
+    if token.endswith('*w'):
+        return {'1e-4': 0.0001, '1e-3': 0.001, '1e-2': 0.01, '1e-1': 0.1}[token[:4]] * w
+    numerator = {'adam': 'm', 'rmsprop': 'g'}[token]
+    return leaves[numerator] / (leaves['v'] ** 0.5 + epsilon)
+
+
+def unary_value(token, x, keep=None, epsilon=EPSILON):
+    """The value of a unary function; `keep` is the mask of a `drop`."""
+    if token == 'x':
+        return x
+    if token == '-x':
+        return 0.0 - x
+    if token == 'exp':
+        return np.exp(x)
+    if token == 'log':
+        magnitude = np.abs(x)
+        magnitude[magnitude < epsilon] = epsilon
+        return np.log(magnitude)
+    if token.startswith('clip'):
+        return clip(x, {'clip(1e-5)': 0.00001, 'clip(1e-4)': 0.0001, 'clip(1e-3)': 0.001}[token])
+    if token.startswith('drop'):
+        return np.array([value if kept else 0.0 for value, kept in zip(x, keep, strict=True)])
+    assert token == 'sign', token
+    return sign(x)
+
+
+def binary_value(token, x, y, epsilon=EPSILON):
+    """The value of a binary function."""
+    if token == '+':
+        return x + y
+    if token == '-':
+        return x - y
+    if token == '*':
+        return x * y
+    if token == '/':
+        return x / (y + epsilon)
+    assert token == 'left', token
+    return x
+
+
+def evaluate(tokens, leaves, keep=None, epsilon=EPSILON, noise_stddev=NOISE_STDDEV):
+    """The update over λ, of vectors; `keep(operand, unary)` is the mask of a `drop` of that operand."""
+    results = {}
+    for number in range(len(tokens) // 5):
+        op1, op2, u1, u2, b = tokens[5 * number : 5 * number + 5]
+        sides = []
+        for operand, unary in ((op1, u1), (op2, u2)):
+            value = results[operand] if operand in results else operand_value(operand, leaves, epsilon, noise_stddev)
+            mask = keep(operand, unary) if unary.startswith('drop') else None
+            sides.append(unary_value(unary, np.array(value), mask, epsilon))
+        results[f't{number + 1}'] = binary_value(b, *sides, epsilon)
+    return results[f't{len(tokens) // 5}']
+
+
+def train(
+    tokens, weights, gradients, learning_rate, *,
+    betas=BETAS, epsilon=EPSILON, noise_stddev=NOISE_STDDEV, keep=None, normal=None, nudge=None,
+):  # fmt: skip
+    """The weights [P] after each update by gradients [steps, P].
+
+    `keep(step, operand, unary)` and `normal(step)` are the random numbers, steps from 1. `nudge` [P] multiplies the
+    weights at the start and the averages at each use: what rounding might do, enlarged.
+    """
+    nudge = np.ones_like(weights) if nudge is None else nudge
+    w, sums = weights * nudge, {name: np.zeros_like(weights) for name in betas}
+    trajectory = []
+    with np.errstate(all='ignore'):
+        for step, g in enumerate(gradients, start=1):
+            leaves = {'g': g, 'w': w, 'normal': normal(step) if normal else None}
+            for power, (name, beta) in enumerate(betas.items(), start=1):
+                sums[name] = beta * sums[name] + (1 - beta) * g**power
+                leaves[name] = sums[name] / (1 - beta**step) * nudge
+            masks = (lambda operand, unary, step=step: keep(step, operand, unary)) if keep else None
+            w = w - learning_rate * evaluate(tokens, leaves, masks, epsilon, noise_stddev)
+            trajectory.append(w)
+    return np.array(trajectory)

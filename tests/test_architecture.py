@@ -1,0 +1,253 @@
+"""The house: six floors, two towers that never meet, no cycles, a test beside each module.
+
+Imports are read from the source with `ast`: those inside functions and under TYPE_CHECKING count like any other.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FLOORS = (('dsl',), ('controller', 'optimizers'), ('tasks',), ('search',), ('report',), ('nos_tf', 'launch'))
+STRANGERS = ({'controller', 'optimizers'}, {'controller', 'tasks'})
+GROUND = 'nos_tf.version'  # below every floor: anyone may import it
+ROOF = {'nos_tf', 'nos_tf.__main__'}  # nos_tf/__init__.py and nos_tf/__main__.py
+FOREIGN_TO_DSL = {'tensorflow', 'keras', 'tf_keras', 'tensorflow_probability', 'tensorflow_datasets', 'gin'}
+
+LEVEL = {room: level for level, rooms in enumerate(FLOORS, start=1) for room in rooms}
+
+
+class Import(NamedTuple):
+    """`module` (the one whose source it is) imports `target`, in `line`."""
+
+    module: str
+    target: str
+    line: int
+
+    def __str__(self) -> str:
+        return f'{self.module}, line {self.line}: imports {self.target}'
+
+
+def find_modules(root: Path) -> dict[str, Path]:
+    """Dotted name -> file, of everything under nos_tf/ and launch/; a package has the name of its folder."""
+    found = {}
+    for path in sorted([*root.glob('nos_tf/**/*.py'), *root.glob('launch/**/*.py')]):
+        parts = path.relative_to(root).with_suffix('').parts
+        found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = path
+    return found
+
+
+def read_imports(module: str, path: Path, ours: Mapping[str, Path]) -> Iterator[Import]:
+    """Every import in one file; `from package import name` leads to `package.name` if that is a module of ours."""
+    package = module.split('.') if path.name == '__init__.py' else module.split('.')[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            source = '.'.join([*parents, *filter(None, [node.module])])
+            for alias in node.names:
+                name = f'{source}.{alias.name}'
+                yield Import(module, name if name in ours else source, node.lineno)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith('import_module') and node.args:
+            yield Import(module, ast.unparse(node.args[0]).strip('\'"'), node.lineno)
+
+
+def all_imports(root: Path) -> list[Import]:
+    """The imports of every module of the house; scripts of launch/ name their neighbours without the folder."""
+    ours = find_modules(root)
+    imports = [found for module, path in ours.items() for found in read_imports(module, path, ours)]
+    neighbours = [f'{i.module.rpartition(".")[0]}.{i.target}' for i in imports]
+    return [
+        i._replace(target=neighbour) if neighbour.startswith('launch.') and neighbour in ours else i
+        for i, neighbour in zip(imports, neighbours, strict=True)
+    ]
+
+
+def room_of(module: str) -> str:
+    """nos_tf.dsl.rule -> dsl; the roof is `nos_tf` and `launch`; a module that has no place keeps its whole name."""
+    if module in ROOF:
+        return 'nos_tf'
+    top, *rest = module.split('.')
+    return 'launch' if top == 'launch' else rest[0] if rest and rest[0] in LEVEL else module
+
+
+def may_import(room: str, other: str) -> bool:
+    """Whether a module of `room` may import one of `other`; nothing may that has no place in the house."""
+    if room == other or (room, other) == ('launch', 'nos_tf'):
+        return room in LEVEL
+    return LEVEL.get(other, len(FLOORS)) < LEVEL.get(room, 0) and {room, other} not in STRANGERS
+
+
+def homeless(root: Path) -> list[str]:
+    """Modules that stand on no floor."""
+    return [module for module in find_modules(root) if module != GROUND and room_of(module) not in LEVEL]
+
+
+def forbidden_imports(root: Path) -> list[str]:
+    """Imports between our own modules that go up, across, or out of the ground."""
+    return [
+        str(found)
+        for found in all_imports(root)
+        if found.target.split('.')[0] in {'nos_tf', 'launch'} and found.target != GROUND
+        if not may_import(room_of(found.module), room_of(found.target))
+    ]
+
+
+def foreign_imports(root: Path) -> list[str]:
+    """Imports in dsl/ of a framework: the language is plain Python."""
+    return [
+        str(found)
+        for found in all_imports(root)
+        if room_of(found.module) == 'dsl' and found.target.split('.')[0] in FOREIGN_TO_DSL
+    ]
+
+
+def import_cycle(root: Path) -> list[str]:
+    """The modules of one cycle, the first of them again at the end; empty if there is none."""
+    graph: dict[str, set[str]] = {module: set() for module in find_modules(root)}
+    for module, target, _ in all_imports(root):
+        if target in graph:
+            graph[module].add(target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def missing_tests(root: Path) -> list[str]:
+    """The tests/x/test_y.py that should stand beside an nos_tf/x/y.py, and do not."""
+    modules = (path.relative_to(root / 'nos_tf') for path in sorted(root.glob('nos_tf/*/**/*.py')))
+    mirrors = (Path('tests', path.parent, f'test_{path.name}') for path in modules if path.name != '__init__.py')
+    return [str(mirror) for mirror in mirrors if not (root / mirror).is_file()]
+
+
+def not_gin(root: Path) -> list[str]:
+    """Files of gin/ that are no configuration: an __init__.py there would hide the gin library."""
+    return [str(path.relative_to(root)) for path in root.glob('gin/**/*') if path.is_file() and path.suffix != '.gin']
+
+
+def test_at_most_six_floors_and_every_module_stands_on_one() -> None:
+    assert len(FLOORS) <= 6
+    assert find_modules(ROOT), f'no module under {ROOT}'
+    assert homeless(ROOT) == []
+
+
+def test_imports_go_down_and_the_towers_never_meet() -> None:
+    assert forbidden_imports(ROOT) == []
+
+
+def test_the_language_needs_no_framework() -> None:
+    assert foreign_imports(ROOT) == []
+
+
+def test_no_import_cycle() -> None:
+    assert import_cycle(ROOT) == []
+
+
+def test_every_module_has_its_test() -> None:
+    missing = missing_tests(ROOT)
+    assert not missing, 'missing tests:\n' + '\n'.join(missing)
+
+
+def test_the_gin_folder_holds_configurations_only() -> None:
+    assert not_gin(ROOT) == []
+
+
+# The checker itself: a sound house passes, and each fault of a fabricated one is found.
+
+SOUND = {
+    'nos_tf/__init__.py': 'from nos_tf.search.loop import Search',
+    'nos_tf/version.py': '',
+    'nos_tf/dsl/__init__.py': '',
+    'nos_tf/dsl/rule.py': 'import numpy\nfrom nos_tf.version import __version__',
+    'nos_tf/dsl/space.py': 'from nos_tf.dsl import rule',
+    'nos_tf/controller/policy.py': 'import tensorflow\nfrom ..dsl.space import SearchSpace',
+    'nos_tf/optimizers/semantics.py': 'from nos_tf.dsl.rule import UpdateRule',
+    'nos_tf/tasks/child.py': 'from nos_tf.optimizers import semantics',
+    'nos_tf/search/loop.py': 'from nos_tf.controller.policy import Policy\nimport nos_tf.tasks.child',
+    'launch/commandline.py': '',
+    'launch/search.py': 'import nos_tf\nfrom nos_tf.search import loop\nfrom commandline import run',
+    'gin/search.gin': '',
+}
+
+
+def build(root: Path, files: Mapping[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding='utf-8')
+    return root
+
+
+def test_checker_accepts_a_sound_house(tmp_path: Path) -> None:
+    root = build(tmp_path, SOUND)
+    assert len(find_modules(root)) == len(SOUND) - 1
+    assert len(all_imports(root)) == 13
+    assert [homeless(root), forbidden_imports(root), foreign_imports(root), import_cycle(root), not_gin(root)] == [
+        []
+    ] * 5
+
+
+@pytest.mark.parametrize(
+    'name, text, fault',
+    [
+        ('nos_tf/dsl/a.py', 'from nos_tf.controller.policy import Policy', 'nos_tf.controller.policy'),
+        ('nos_tf/tasks/a.py', 'x = 1\ndef f():\n    import nos_tf.search.loop', 'nos_tf.search.loop'),
+        ('nos_tf/tasks/a.py', 'from importlib import import_module\nimport_module("nos_tf.search")', 'nos_tf.search'),
+        ('nos_tf/controller/a.py', 'from ..optimizers.semantics import f', 'nos_tf.optimizers.semantics'),
+        ('nos_tf/controller/a.py', 'from nos_tf.tasks import child', 'nos_tf.tasks.child'),
+        ('nos_tf/optimizers/a.py', 'from nos_tf import controller', 'nos_tf'),
+        ('nos_tf/optimizers/a.py', 'from nos_tf.controller import policy', 'nos_tf.controller.policy'),
+        ('nos_tf/tasks/a.py', 'from nos_tf.controller import policy', 'nos_tf.controller.policy'),
+        ('nos_tf/search/a.py', 'from nos_tf import UpdateRule', 'nos_tf'),
+        ('nos_tf/__main__.py', 'import launch.search', 'launch.search'),
+        ('nos_tf/version.py', 'from nos_tf.dsl import rule', 'nos_tf.dsl.rule'),
+        ('nos_tf/utils.py', 'from nos_tf.dsl import rule', 'nos_tf.dsl.rule'),
+    ],
+)
+def test_checker_finds_a_forbidden_import(tmp_path: Path, name: str, text: str, fault: str) -> None:
+    found = forbidden_imports(build(tmp_path, SOUND | {name: text}))
+    module = name.removesuffix('.py').replace('/', '.')
+    line = text.count('\n') + 1
+    assert found == [f'{module}, line {line}: imports {fault}']
+
+
+@pytest.mark.parametrize('text', ['import tensorflow as tf', 'from keras import ops', 'def f():\n    import gin'])
+def test_checker_finds_a_framework_in_the_language(tmp_path: Path, text: str) -> None:
+    assert len(foreign_imports(build(tmp_path, SOUND | {'nos_tf/dsl/a.py': text}))) == 1
+
+
+def test_checker_finds_a_cycle(tmp_path: Path) -> None:
+    root = build(tmp_path, SOUND | {'nos_tf/dsl/rule.py': 'def f():\n    from nos_tf.dsl.space import SearchSpace'})
+    assert set(import_cycle(root)) == {'nos_tf.dsl.rule', 'nos_tf.dsl.space'}
+    assert forbidden_imports(root) == []
+
+
+def test_checker_finds_a_cycle_of_scripts(tmp_path: Path) -> None:
+    root = build(tmp_path, SOUND | {'launch/commandline.py': 'import search'})
+    assert set(import_cycle(root)) == {'launch.commandline', 'launch.search'}
+
+
+def test_checker_finds_a_module_without_a_floor(tmp_path: Path) -> None:
+    root = build(tmp_path, SOUND | {'nos_tf/utils.py': '', 'nos_tf/extras/a.py': ''})
+    assert homeless(root) == ['nos_tf.extras.a', 'nos_tf.utils']
+
+
+def test_checker_finds_a_missing_test_and_a_stranger_in_gin(tmp_path: Path) -> None:
+    root = build(tmp_path, SOUND | {'tests/dsl/test_rule.py': '', 'gin/__init__.py': ''})
+    assert missing_tests(root) == [
+        'tests/controller/test_policy.py',
+        'tests/dsl/test_space.py',
+        'tests/optimizers/test_semantics.py',
+        'tests/search/test_loop.py',
+        'tests/tasks/test_child.py',
+    ]
+    assert not_gin(root) == ['gin/__init__.py']
