@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := $(wildcard nos_tf launch benchmarks tests setup.py)
-TYPED := $(wildcard nos_tf launch)
+TYPED := $(wildcard nos_tf launch benchmarks)
 
 # One thread a process: the tests run one process a core, and a reward is reproducible only at one thread.
 ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import logging
 import os
-import re
 import signal
 import sqlite3
 import sys
@@ -44,7 +43,6 @@ FAILED = 2
 MISTAKES = (RunError, ValueError, OSError, sqlite3.Error)
 
 Root = TypeVar('Root')
-_GIN_CALL = re.compile(r"\n *In call to configurable '([^']*)'.*")  # what gin adds to an exception
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
@@ -113,11 +111,18 @@ def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
     except UnicodeError as error:
         raise ValueError(f'cannot read the configuration, it is no text: {error}') from error
     except ValueError as error:
-        raise ValueError(_GIN_CALL.sub('', str(error))) from error
+        raise ValueError(_in_one_place(error)) from error
     except (OSError, AttributeError, TypeError, RuntimeError) as error:
-        raise ValueError('cannot use the configuration: ' + _GIN_CALL.sub(r' (in \1)', str(error))) from error
+        raise ValueError(f'cannot use the configuration: {_in_one_place(error)}') from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _in_one_place(error: Exception) -> str:
+    """The message, with no more of what gin adds to it than the name of the configurable, if that is not in it."""
+    text, _, call = str(error).partition("\n  In call to configurable '")
+    name = call.partition("'")[0]
+    return text if name in text else f'{text} (in {name})'
 
 
 def main(run: Callable[[], None]) -> None:

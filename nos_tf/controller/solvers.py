@@ -201,7 +201,10 @@ LEGAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     'backtracks': (_count, 'must be a whole number >= 1'),
     'backtrack_factor': (lambda x: 0 < x < 1, 'must be > 0 and < 1'),
     'max_steps': (_count, 'must be a whole number >= 1'),
-    'solver': (lambda x: hasattr(x, 'solve'), 'must be @NaturalGradient() or @AdamSurrogate()'),
+    'solver': (
+        lambda x: hasattr(x, 'solve') and not isinstance(x, type),
+        'must be @NaturalGradient() or @AdamSurrogate()',
+    ),
 }
 
 

@@ -46,8 +46,10 @@ def write(run_dir: Path) -> Path:
     """
     rows = read_results(run_dir)
     summary_path = run_dir / 'summary.json'
-    summary = json.loads(summary_path.read_text(encoding='utf-8')) if summary_path.exists() else {'children': None}
-    if summary['children'] != len(rows):  # none yet, or one of before the search was prolonged
+    summary: dict[str, Any] = {}
+    if summary_path.exists():
+        summary = json.loads(summary_path.read_text(encoding='utf-8'))
+    if summary.get('children') != len(rows):  # nothing yet, or from before the search was prolonged
         raise RunError(f'{run_dir} holds no finished search: run launch/search.py with this --run_dir first')
     scores = [Score(**score) for score in summary['rescored']]
     picture = reward_curve(rows, summary['baselines'])

@@ -40,7 +40,6 @@ class Journal:
             if tally.best_rule != self._best:
                 self._best = tally.best_rule
                 tf.summary.text('best_rule', f'`{self._best}` {tally.best.reward:.4f}')
-        self._writer.flush()
 
     def close(self) -> None:
         """Flushes the event file."""

@@ -14,6 +14,7 @@ import gin
 import numpy as np
 
 from nos_tf.controller.learners import Learner
+from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search.display import Display, scores_table
@@ -60,14 +61,20 @@ class Search:
     baselines: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam')
 
     def __post_init__(self) -> None:
+        for name, verb in (('space', 'rule'), ('learner', 'propose'), ('child', 'trainer'), ('evaluator', 'submit')):
+            value = getattr(self, name)
+            if isinstance(value, type) or not hasattr(value, verb):
+                raise ValueError(f'Search.{name} = {value!r}: is no {name}; write @Name(), with brackets')
         for name, least in (('children', 1), ('seed', 0), ('rescored', 0), ('rescore_seeds', 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f'Search.{name} = {value!r}: must be a whole number, at least {least}')
         if self.rescore_seeds == 1:
             raise ValueError('Search.rescore_seeds = 1: one seed gives no interval; use 2 or more, or 0 for none')
-        for name in self.baselines:
-            UpdateRule.parse(name)
+        self.baselines = (self.baselines,) if isinstance(self.baselines, str) else tuple(self.baselines)
+        unknown = [name for name in self.baselines if name not in KNOWN_RULES]
+        if unknown:
+            raise ValueError(f'Search.baselines has {unknown[0]!r}: choose from {", ".join(KNOWN_RULES)}')
 
     def identity(self) -> dict[str, Any]:
         """All that decides what a search finds, by the names of the gin bindings. Budget and evaluator do not."""
@@ -96,7 +103,9 @@ class Search:
                 self.tally.add(row)
             self.journal = stack.enter_context(closing(Journal(run_dir, identity, self.tally.children)))
             self.display = stack.enter_context(Display(self.children, self.tally.children))
-            self.display.note(f'{self.space.size:,} rules in the space, {self.children} children to sample')
+            self.display.note(
+                f'{self.space.size:,} rules in the space; {self.tally.children} of {self.children} children'
+            )
             self.evaluator.start(self.child, max(self.space.iterations, self._baseline_depth()))
             stack.callback(self.evaluator.close)
             seconds = self._sample_and_learn()
@@ -113,7 +122,6 @@ class Search:
         checkpoint = self.store.checkpoint() or Checkpoint(0, 0.0, {})
         if self.tally.children:
             self.learner.restore(checkpoint.state)
-            self.display.note(f'going on after {self.tally.children} children')
         iteration, seconds = checkpoint.iteration, checkpoint.seconds
         while self.tally.children < self.children:
             start = time.monotonic()

@@ -179,7 +179,7 @@ class Store:
             the new rows of `results`.
         """
         blob = io.BytesIO()
-        np.savez(blob, **checkpoint.state)
+        np.savez(blob, **checkpoint.state)  # type: ignore[arg-type]  # its allow_pickle is unknown to NumPy 1
         first = self.count()
         rows = [
             (

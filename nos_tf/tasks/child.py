@@ -71,13 +71,19 @@ class Child:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, verb in (('images', 'load'), ('network', 'logits')):
+            value = getattr(self, name)
+            if isinstance(value, type) or not hasattr(value, verb):
+                raise ValueError(f'Child.{name} = {value!r}: write @Name(), with brackets')
         rates = np.sort(np.atleast_1d(np.asarray(self.learning_rates, float)))
         if not rates.size or not all(0 < rate < np.inf for rate in rates):
             raise ValueError(f'Child.learning_rates = {self.learning_rates}: must be positive numbers, at least one')
         object.__setattr__(self, 'learning_rates', tuple(rates.tolist()))
         for name in ('sweep_epochs', 'epochs', 'batch_size', 'train_examples'):
             value = getattr(self, name)
-            if not (value is None and name == 'train_examples') and not (isinstance(value, int) and value >= 1):
+            if not (value is None and name == 'train_examples') and (
+                isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ):
                 raise ValueError(f'Child.{name} = {value!r}: must be a whole number, at least 1')
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**30:
             raise ValueError(f'Child.seed = {self.seed!r}: must be a whole number from 0 to 2^30 - 1')

@@ -27,8 +27,8 @@ class ConvNet:
     statistics_epsilon: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.filters < 1:
-            raise ValueError(f'ConvNet.filters = {self.filters}: must be at least 1')
+        if isinstance(self.filters, bool) or not isinstance(self.filters, int) or self.filters < 1:
+            raise ValueError(f'ConvNet.filters = {self.filters!r}: must be a whole number, at least 1')
 
     def shapes(self, image_shape: tuple[int, int, int], classes: int) -> dict[str, tuple[int, ...]]:
         """The trainable tensors in the order of the flat vector. No bias before a normalisation, which removes it."""

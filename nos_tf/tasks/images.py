@@ -89,6 +89,13 @@ class Digits:
     train_examples: int = 1000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.noise, int | float) or not 0 <= self.noise < np.inf:
+            raise ValueError(f'Digits.noise = {self.noise!r}: must be a number, at least 0')
+        for name in ('train_examples', 'seed'):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ValueError(f'Digits.{name} = {getattr(self, name)!r}: must be a whole number, at least 0')
+
     def load(self) -> Images:
         """Images [N, 8, 8, 1]."""
         return _load_digits(self)

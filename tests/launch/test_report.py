@@ -1,0 +1,52 @@
+"""The launcher that draws a report: its flags and its end; `tests/report` has the rest."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nos_tf.report import report
+from nos_tf.search import RunError
+
+LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
+
+
+@pytest.fixture
+def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The launcher, given its arguments, in this process."""
+
+    def drawn(*argv: str) -> None:
+        monkeypatch.syspath_prepend(LAUNCH)
+        monkeypatch.setattr(sys, 'argv', ['report.py', *argv])
+        runpy.run_path(str(LAUNCH / 'report.py'))['draw']()
+
+    return drawn
+
+
+def test_it_prints_where_the_report_is(
+    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(report, 'write', lambda run_dir: run_dir / 'report.html')
+    draw('--run_dir', str(tmp_path))
+    assert capsys.readouterr().out == f'{tmp_path / "report.html"}\n'
+
+
+def test_a_directory_without_a_search_is_refused(draw: Callable, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match='holds no results.sqlite: no search has run there'):
+        draw('--run_dir', str(tmp_path))
+
+
+@pytest.mark.parametrize('argv', [(), ('--run_dir', ''), ('--run_dir', 'x', '--gin_files', 'y')])
+def test_unfit_flags_end_with_code_2(draw: Callable, argv: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as left:
+        draw(*argv)
+    assert left.value.code == 2
+    assert 'report.py: error: ' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_help_shows_an_example(draw: Callable, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        draw('--help')
+    assert 'python launch/report.py --run_dir runs/quickstart' in capsys.readouterr().out
