@@ -7,7 +7,7 @@ use for its standard deviation, and dividing by it would drown the entropy bonus
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,7 @@ import tensorflow as tf
 from nos_tf.controller import trpo
 from nos_tf.controller.policy import CHOICES, Policy, entropy, log_prob
 from nos_tf.controller.solvers import Solver
+from nos_tf.dsl.space import SearchSpace
 
 Metrics = dict[str, float]
 State = dict[str, np.ndarray]
@@ -51,7 +52,29 @@ class Baseline:
         return value, rewards - value
 
 
-class Agent:
+class Agent(Protocol):
+    """Proposes rules and learns from their rewards.
+
+    Every metric of `update` is of the policy on the batch it was given: `log_prob` and `entropy` (nats) before the
+    update; `baseline`, what the rewards were compared with; `kl` (nats) from before to after; `step_size`, the
+    Euclidean norm of the change of the weights; `improvement` of the surrogate; `accepted`, 1, or 0 where the weights
+    stay as they were. An agent leaves out what it does not have.
+    """
+
+    def propose(self, count: int, iteration: int) -> Samples:
+        """Returns count rules: a pure function of (state, seed, iteration)."""
+
+    def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
+        """Learns from rules `[B, T]`, their rewards `[B]` and the log_probs `[B]` they were proposed with."""
+
+    def state(self) -> State:
+        """Returns copies of everything that `update` changes."""
+
+    def restore(self, state: State) -> None:
+        """Takes up a state of an agent of the same learner and space: what follows is bit-identical."""
+
+
+class PolicyAgent:
     """A policy that one solver improves, batch by batch.
 
     Args:
@@ -138,6 +161,43 @@ class Agent:
         self.baseline.value = None if math.isnan(value) else value
         memory = [tf.constant(state[f'solver_{i}']) for i in range(len(self.memory))]
         self.memory = tf.nest.pack_sequence_as(self.memory, memory)
+
+
+class UniformAgent:
+    """Chooses each token uniformly among the legal ones, for ever.
+
+    Args:
+      space: what is legal.
+      seed: of the samples.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self._masks, self._seed = space.masks, seed
+
+    def propose(self, count: int, iteration: int) -> Samples:
+        """Returns uniform samples, with their exact log-probabilities."""
+        rng = np.random.default_rng([self._seed, iteration])
+        choices = np.zeros([count, len(self._masks)], np.int32)
+        log_probs = np.zeros([count])
+        for step, mask in enumerate(self._masks):
+            rows = choices[:, step - 1] if len(mask) > 1 else np.zeros(count, np.int32)
+            legal = mask[rows]
+            choices[:, step] = np.argmax(np.where(legal, rng.random(legal.shape), -1.0), axis=-1)
+            log_probs -= np.log(legal.sum(axis=-1))
+        return Samples(choices, log_probs.astype(np.float32))
+
+    def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
+        """Learns nothing; estimates the entropy of the uniform policy from the batch."""
+        batch = checked_batch(len(self._masks), choices, rewards, log_probs)
+        return {'log_prob': float(batch.log_probs.mean()), 'entropy': float(-batch.log_probs.mean())}
+
+    def state(self) -> State:
+        """Returns {}: there is nothing to remember."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Takes up a state, which must be {}."""
+        check_state(state, {})
 
 
 class Batch(NamedTuple):

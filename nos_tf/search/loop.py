@@ -61,7 +61,7 @@ class Search:
     baselines: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam')
 
     def __post_init__(self) -> None:
-        for name, verb in (('space', 'rule'), ('learner', 'propose'), ('child', 'trainer'), ('evaluator', 'submit')):
+        for name, verb in (('space', 'rule'), ('learner', 'start'), ('child', 'trainer'), ('evaluator', 'submit')):
             value = getattr(self, name)
             if isinstance(value, type) or not hasattr(value, verb):
                 raise ValueError(f'Search.{name} = {value!r}: is no {name}; write @Name(), with brackets')
@@ -118,25 +118,23 @@ class Search:
 
     def _sample_and_learn(self) -> float:
         """Samples children until the budget is spent; returns the seconds that it took, earlier sessions included."""
-        self.learner.start(self.space, self.seed)
+        agent = self.learner.start(self.space, self.seed)
         checkpoint = self.store.checkpoint() or Checkpoint(0, 0.0, {})
         if self.tally.children:
-            self.learner.restore(checkpoint.state)
+            agent.restore(checkpoint.state)
         iteration, seconds = checkpoint.iteration, checkpoint.seconds
         while self.tally.children < self.children:
             start = time.monotonic()
             count = min(self.learner.batch_size, self.children - self.tally.children)
-            samples = self.learner.propose(count, iteration)
+            samples = agent.propose(count, iteration)
             rules = [self.space.rule(choices) for choices in samples.choices]
             rewards = self._evaluate(rules)
-            metrics = self.learner.update(samples.choices, np.array(rewards, np.float32), samples.log_probs)
+            metrics = agent.update(samples.choices, np.array(rewards, np.float32), samples.log_probs)
             iteration, seconds = iteration + 1, seconds + time.monotonic() - start
             children = [
                 StoredChild(iteration - 1, *pair) for pair in zip(rules, map(float, samples.log_probs), strict=True)
             ]
-            rows = self.store.save_batch(
-                children, self.child.seed, Checkpoint(iteration, seconds, self.learner.state())
-            )
+            rows = self.store.save_batch(children, self.child.seed, Checkpoint(iteration, seconds, agent.state()))
             for row in rows:
                 self.tally.add(row)
             self.display.show(self.tally)
@@ -208,7 +206,7 @@ def _bindings(value: Any) -> dict[str, Any]:
             bindings.update(_bindings(part))
         else:
             bindings[f'{name}.{field.name}'] = part
-    return {**({'learner': name} if hasattr(value, 'propose') else {}), **bindings}
+    return {**({'learner': name} if hasattr(value, 'batch_size') else {}), **bindings}
 
 
 def _fingerprint(identity: dict[str, Any]) -> str:

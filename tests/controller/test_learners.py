@@ -31,15 +31,13 @@ def run(learner, iterations):
     """Returns everything that a search would see: choices, log-probabilities and metrics of each batch."""
     seen = []
     for iteration in iterations:
-        choices, log_probs = learner.propose(learner.batch_size, iteration)
+        choices, log_probs = learner.propose(5, iteration)
         seen.append((choices.tobytes(), log_probs.tobytes(), learner.update(choices, matches(choices), log_probs)))
     return seen
 
 
 def started(name, seed=0):
-    learner = LEARNERS[name]()
-    learner.start(SPACE, seed)
-    return learner
+    return LEARNERS[name]().start(SPACE, seed)
 
 
 @pytest.fixture(scope='module', params=LEARNERS)
@@ -128,8 +126,7 @@ def test_trpo_learns_a_landscape_that_random_search_does_not():
 
 def test_random_search_is_uniform_over_the_legal_choices():
     space = SearchSpace(operands=('g', 'm'), unaries=('x',), binaries=('+', '*'), iterations=2, reuse_temporaries=True)
-    learner = RandomSearch()
-    learner.start(space, 0)
+    learner = RandomSearch().start(space, 0)
     choices, log_probs = learner.propose(6000, 0)
     rules = {tuple(row): p for row, p in zip(choices.tolist(), np.exp(log_probs), strict=True)}
     assert len(rules) == space.size
