@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-LEARNERS = {'TRPO': (), 'RandomSearch': ('Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 10')}
+LEARNERS = {'TRPO': (), 'RandomSearch': ('Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 20')}
 
 
 def search(run_dir: Path, bindings: tuple[str, ...]) -> dict:

@@ -13,6 +13,7 @@ from nos_tf.search.rescore import Score
 from nos_tf.search.tally import Tally
 
 PLAIN_INTERVAL = 10.0  # seconds between plain lines
+PLAIN_WIDTH = 120  # characters; a table in a file need not fit a narrow terminal
 
 
 class _Console(Console):
@@ -34,6 +35,8 @@ class Display:
 
     def __init__(self, total: int, done: int, console: Console | None = None) -> None:
         self.console = console or _Console()
+        if not self.console.is_terminal:
+            self.console.width = PLAIN_WIDTH
         self._total, self._first = total, done
         self._start = time.monotonic()
         self._last_line = 0.0

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from nos_tf.search.tally import Tally
@@ -26,11 +27,11 @@ class Journal:
         with self._writer.as_default(step=children):
             tf.summary.text('hyper_parameters', f'| name | value |\n| --- | --- |\n{rows}')
 
-    def write(self, tally: Tally, batch_rewards: list[float], metrics: Mapping[str, float], per_hour: float) -> None:
+    def write(self, tally: Tally, batch_rewards: np.ndarray, metrics: Mapping[str, float], per_hour: float) -> None:
         """Adds the points of one batch, whose rewards are [B] and whose learner's metrics are by name."""
         assert tally.best is not None
         with self._writer.as_default(step=tally.children):
-            tf.summary.scalar('reward/mean', sum(batch_rewards) / len(batch_rewards))
+            tf.summary.scalar('reward/mean', float(np.mean(batch_rewards)))
             tf.summary.scalar('reward/mean_last_100', tally.recent_mean)
             tf.summary.scalar('reward/max', tally.best.reward)
             tf.summary.scalar('cache/hit_rate', tally.hit_rate)

@@ -1,30 +1,26 @@
-"""The search: sample rules, evaluate them, learn from their rewards, log, save (Figure 1 of the paper)."""
+"""The search: sample rules, evaluate them, learn from their rewards, save, log (Figure 1 of the paper)."""
 
 import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gin
-import numpy as np
 
 from nos_tf.controller.learners import Learner
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.search.display import Display, scores_table
-from nos_tf.search.evaluators import Evaluator, Job
-from nos_tf.search.journal import Journal
+from nos_tf.search.display import scores_table
+from nos_tf.search.evaluators import Evaluator
 from nos_tf.search.rescore import Score, best_rules, rescore
-from nos_tf.search.store import Checkpoint, Store
-from nos_tf.search.store import Child as StoredChild
-from nos_tf.search.tally import Tally
-from nos_tf.tasks.child import Child, Outcome
+from nos_tf.search.session import Session
+from nos_tf.search.store import write_whole
+from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_thread
 
 gin.external_configurable(SearchSpace)
@@ -78,7 +74,13 @@ class Search:
 
     def identity(self) -> dict[str, Any]:
         """All that decides what a search finds, by the names of the gin bindings. Budget and evaluator do not."""
-        return {'Search.seed': self.seed, **_bindings(self.space), **_bindings(self.learner), **self.child.identity()}
+        return {
+            'Search.seed': self.seed,
+            'Search.learner': f'@{type(self.learner).__name__}()',
+            **_bindings(self.space),
+            **_bindings(self.learner),
+            **self.child.identity(),
+        }
 
     def run(self, run_dir: Path) -> dict[str, Any]:
         """Runs the search in a directory, or takes it up where it stopped: the same search, bit for bit.
@@ -93,101 +95,60 @@ class Search:
             RunError: the directory holds another run, or the run cannot go on.
         """
         use_one_thread()
-        identity = self.identity()
-        with ExitStack() as stack:
-            task = _fingerprint(self.child.identity())
-            self.store = stack.enter_context(closing(Store(run_dir, identity, task)))
-            _write(run_dir / 'config.gin', gin.operative_config_str())
-            self.tally = Tally()
-            for row in self.store.results():
-                self.tally.add(row)
-            self.journal = stack.enter_context(closing(Journal(run_dir, identity, self.tally.children)))
-            self.display = stack.enter_context(Display(self.children, self.tally.children))
-            self.display.note(
-                f'{self.space.size:,} rules in the space; {self.tally.children} of {self.children} children'
-            )
-            self.evaluator.start(self.child, max(self.space.iterations, self._baseline_depth()))
-            stack.callback(self.evaluator.close)
-            seconds = self._sample_and_learn()
-            scores, more_seconds = self._rescore()
-            summary = self._summary(scores, seconds + more_seconds)
-        _write(run_dir / 'summary.json', json.dumps(summary, indent=2))
+        session = Session(
+            run_dir,
+            child=self.child,
+            evaluator=self.evaluator,
+            iterations=max(self.space.iterations, self._baseline_depth()),
+            identity=self.identity(),
+            task=_fingerprint(self.child.identity()),
+            children=self.children,
+        )
+        with closing(session):
+            self._search(session)
+            scores = self._rescore(session)
+            summary = self._summary(session, scores)
+        write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
         if scores:
-            self.display.console.print(scores_table(scores, self.rescore_seeds))
+            session.display.console.print(scores_table(scores, self.rescore_seeds))
         return summary
 
-    def _sample_and_learn(self) -> float:
-        """Samples children until the budget is spent; returns the seconds that it took, earlier sessions included."""
+    def _search(self, session: Session) -> None:
+        """Samples, evaluates, learns, saves and logs until the budget is spent."""
+        done = session.tally.children
+        session.display.note(f'{self.space.size:,} rules in the space; {done} of {self.children} children are there')
         agent = self.learner.start(self.space, self.seed)
-        checkpoint = self.store.checkpoint() or Checkpoint(0, 0.0, {})
-        if self.tally.children:
-            agent.restore(checkpoint.state)
-        iteration, seconds = checkpoint.iteration, checkpoint.seconds
-        while self.tally.children < self.children:
-            start = time.monotonic()
-            count = min(self.learner.batch_size, self.children - self.tally.children)
+        iteration = session.resume(agent)
+        while session.tally.children < self.children:
+            count = min(self.learner.batch_size, self.children - session.tally.children)
             samples = agent.propose(count, iteration)
             rules = [self.space.rule(choices) for choices in samples.choices]
-            rewards = self._evaluate(rules)
-            metrics = agent.update(samples.choices, np.array(rewards, np.float32), samples.log_probs)
-            iteration, seconds = iteration + 1, seconds + time.monotonic() - start
-            children = [
-                StoredChild(iteration - 1, *pair) for pair in zip(rules, map(float, samples.log_probs), strict=True)
-            ]
-            rows = self.store.save_batch(children, self.child.seed, Checkpoint(iteration, seconds, agent.state()))
-            for row in rows:
-                self.tally.add(row)
-            self.display.show(self.tally)
-            self.journal.write(self.tally, rewards, metrics, self.display.per_hour(self.tally.children))
-        return seconds
+            rewards = session.evaluate(rules)
+            metrics = agent.update(samples.choices, rewards, samples.log_probs)
+            session.save(iteration, rules, samples, agent)
+            session.log(rewards, metrics)
+            iteration += 1
 
-    def _evaluate(self, rules: list[UpdateRule]) -> list[float]:
-        """The reward of each rule; equal programs train once, and never again."""
-        jobs = [Job(rule.canonical(), self.child.seed) for rule in rules]
-        outcomes = self._train(jobs, lambda done: self.display.show(self.tally, under_way=done))
-        return [outcomes[job].reward for job in jobs]
-
-    def _train(self, jobs: Sequence[Job], report: Callable[[int], None]) -> dict[Job, Outcome]:
-        """The outcomes of jobs: those on file, and those that are trained now, filed the moment they come."""
-        outcomes: dict[Job, Outcome] = {}
-        missing = 0
-        for job in dict.fromkeys(jobs):
-            known = self.store.outcome(*job)
-            if known is None:
-                self.evaluator.submit(job)
-                missing += 1
-            else:
-                outcomes[job] = known
-        while missing:
-            for job, outcome in self.evaluator.collect():
-                self.store.save_outcome(*job, outcome)
-                outcomes[job] = outcome
-                missing -= 1
-            report(len(outcomes))
-        return outcomes
-
-    def _rescore(self) -> tuple[list[Score], float]:
-        """The best distinct rules and the baselines on fresh seeds, and the seconds that it took."""
-        start = time.monotonic()
+    def _rescore(self, session: Session) -> list[Score]:
+        """The best distinct rules and the baselines on fresh seeds."""
         if not self.rescore_seeds:
-            return [], 0.0
-        candidates = best_rules(self.store.results(), self.rescored)
+            return []
+        candidates = best_rules(session.store.results(), self.rescored)
         seeds = [self.child.seed + 1 + i for i in range(self.rescore_seeds)]
         total = (len(candidates) + len(self.baselines)) * len(seeds)
-        scores = rescore(
+        return rescore(
             candidates,
             self.baselines,
             seeds,
-            lambda jobs: self._train(jobs, lambda done: self.display.busy('rescoring', done, total)),
+            lambda jobs: session.train(jobs, lambda done: session.display.busy('rescoring', done, total)),
         )
-        return scores, time.monotonic() - start
 
-    def _summary(self, scores: list[Score], seconds: float) -> dict[str, Any]:
+    def _summary(self, session: Session, scores: list[Score]) -> dict[str, Any]:
         return {
-            **self.tally.summary(),
+            **session.tally.summary(),
             'baselines': {score.name: score.mean for score in scores if score.name},
             'rescored': [dataclasses.asdict(score) for score in scores],
-            'seconds': seconds,
+            'seconds': session.seconds,
             'space_size': self.space.size,
             'configuration': self.identity(),
         }
@@ -206,15 +167,8 @@ def _bindings(value: Any) -> dict[str, Any]:
             bindings.update(_bindings(part))
         else:
             bindings[f'{name}.{field.name}'] = part
-    return {**({'learner': name} if hasattr(value, 'batch_size') else {}), **bindings}
+    return bindings
 
 
 def _fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    draft = path.with_suffix('.draft')
-    draft.write_text(text, encoding='utf-8')
-    draft.replace(path)

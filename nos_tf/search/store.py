@@ -287,3 +287,10 @@ def _lock(run_dir: Path) -> io.TextIOWrapper:
 def _brief(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    draft = path.with_suffix('.draft')
+    draft.write_text(text, encoding='utf-8')
+    draft.replace(path)
