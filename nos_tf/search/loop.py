@@ -17,9 +17,9 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search.display import scores_table
 from nos_tf.search.evaluators import Evaluator
+from nos_tf.search.files import write_whole
 from nos_tf.search.rescore import Score, best_rules, rescore
 from nos_tf.search.session import Session
-from nos_tf.search.store import write_whole
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_thread
 

@@ -13,8 +13,9 @@ from nos_tf.controller.agent import Agent, Metrics, Samples
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search.display import Display
 from nos_tf.search.evaluators import Evaluator, Job
+from nos_tf.search.files import write_whole
 from nos_tf.search.journal import Journal
-from nos_tf.search.store import Checkpoint, Store, write_whole
+from nos_tf.search.store import Checkpoint, Store
 from nos_tf.search.store import Child as StoredChild
 from nos_tf.search.tally import Tally
 from nos_tf.tasks.child import Child, Outcome

@@ -6,7 +6,6 @@ has the learner's state, written in the same transaction as the children that it
 the first two.
 """
 
-import fcntl
 import io
 import json
 import sqlite3
@@ -19,6 +18,7 @@ import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
+from nos_tf.search.files import explained, lock_directory
 from nos_tf.tasks.child import Outcome
 
 FILE_NAME = 'results.sqlite'
@@ -107,7 +107,7 @@ class Store:
         self.path = run_dir / FILE_NAME
         self.task = task
         with ExitStack() as stack, explained(self.path):
-            stack.enter_context(_lock(run_dir))
+            stack.enter_context(lock_directory(run_dir))
             self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
             self._db.execute('PRAGMA journal_mode = WAL')
             self._db.execute('PRAGMA synchronous = FULL')
@@ -237,60 +237,12 @@ def read_results(run_dir: Path) -> list[Row]:
             db.close()
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns what goes wrong with a store into one line."""
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise  # a mistake of ours, not of the file
-    except sqlite3.Error as error:
-        text = str(error)
-        if 'full' in text:
-            raise RunError(
-                f'no space left to write {path} ({text}): make room and run the same command again'
-            ) from error
-        if 'disk I/O' in text:
-            raise RunError(f'{path} cannot be read or written ({text}): is the disk full or failing?') from error
-        if 'locked' in text or 'busy' in text:
-            raise RunError(f'{path} is locked by another program ({text}): close that and try again') from error
-        if 'readonly' in text or 'unable to open' in text:
-            raise RunError(f'{path} cannot be opened or written to ({text}): see to its permissions') from error
-        raise RunError(f'{path} is corrupted ({text}): move it away, or restore a copy') from error
-
-
 def _check(db: sqlite3.Connection, path: Path) -> None:
     verdict = db.execute('PRAGMA quick_check(1)').fetchone()[0]
     if verdict != 'ok':
         raise RunError(f'{path} is corrupted ({" ".join(verdict.split())}): move it away, or restore a copy')
 
 
-def _lock(run_dir: Path) -> io.TextIOWrapper:
-    """An open file that keeps other processes out until it is closed, or its process ends."""
-    with ExitStack() as stack:
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(run_dir / '.lock', 'w', encoding='utf-8'))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                f'another process is running in {run_dir}: wait for it, or choose another --run_dir'
-            ) from error
-        except OSError as error:
-            raise RunError(
-                f'{run_dir} cannot be a run directory ({error.strerror}): choose another --run_dir'
-            ) from error
-        stack.pop_all()  # it is held as long as the store
-    return file
-
-
 def _brief(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f'{text[:57]}...'
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
-    draft = path.with_suffix('.draft')
-    draft.write_text(text, encoding='utf-8')
-    draft.replace(path)

@@ -1,0 +1,179 @@
+"""report.html: one page that needs nothing else, and says what the store and the summary say."""
+
+import base64
+import contextlib
+import dataclasses
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.report import report
+from nos_tf.search import RunError
+from nos_tf.search.rescore import best_rules, rescore
+from nos_tf.search.store import Checkpoint, Child, Store
+from nos_tf.search.tally import Tally
+from nos_tf.tasks.child import Outcome
+
+RULES = ('g', 'g * exp(sign(g) * sign(m))', 'noise', 'g * 1', 'exp(g)')
+REWARDS = (0.5125, 0.8375, 0.1, 0.5125, 0.2)
+CONFIGURATION = {'Search.seed': 12, 'hostile': '<script>alert("&")</script>', 'Child.learning_rates': [0.1, 1.0]}
+VOID = {'meta', 'img', 'br', 'link'}
+
+
+class Page(HTMLParser):
+    """The text, the attributes and the rows of tables of a page; what is not well-formed fails."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.attributes, self.rows, self.text, self.headings = [], [], [], '', []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [(tag, *pair) for pair in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == 'tr':
+            self.rows.append([])
+        if tag in ('td', 'th'):
+            self.rows[-1].append('')
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if 'style' in self.open:
+            return
+        self.text += data
+        if self.open[-1:] in (['td'], ['th']):
+            self.rows[-1][-1] += data
+        if self.open[-1:] in (['title'], ['h1']):
+            self.headings.append(data)
+
+
+def fill(run_dir, rescored=True):
+    """A finished search of five children; returns its summary."""
+    tally = Tally()
+    with contextlib.closing(Store(run_dir, CONFIGURATION, 'task')) as store:
+        for rule, reward in zip(RULES, REWARDS, strict=True):
+            store.save_outcome(UpdateRule.parse(rule).canonical(), 0, Outcome(reward, 0.1, (reward,), 1.0))
+        children = [Child(0, UpdateRule.parse(rule), -2.5) for rule in RULES]
+        for row in store.save_batch(children, 0, Checkpoint(1, 1.0, {})):
+            tally.add(row)
+        candidates = best_rules(store.results(), 2)
+    scores = rescore(
+        candidates,
+        ['sgd', 'momentum'],
+        [1, 2],
+        lambda jobs: {job: Outcome(0.6 + job.seed / 100 + len(job.program.tokens) / 1000, 0.01, (), 0) for job in jobs},
+    )
+    summary = {
+        **tally.summary(),
+        'baselines': {score.name: score.mean for score in scores if score.name} if rescored else {},
+        'rescored': [dataclasses.asdict(score) for score in scores] if rescored else [],
+        'seconds': 98.7,
+        'space_size': 1234567,
+        'configuration': CONFIGURATION,
+    }
+    (run_dir / 'summary.json').write_text(json.dumps(summary, allow_nan=False))
+    return summary
+
+
+@pytest.fixture
+def page(tmp_path):
+    run_dir = tmp_path / 'a <b> & "c"'
+    fill(run_dir)
+    path = report.write(run_dir)
+    assert path == run_dir / 'report.html'
+    return Page(path.read_text(encoding='utf-8'))
+
+
+def test_the_page_needs_nothing_else(page, tmp_path):
+    references = [value for _, name, value in page.attributes if name in ('src', 'href', 'srcset', 'action', 'data')]
+    ((prefix, picture),) = [reference.split(',') for reference in references]
+    assert prefix == 'data:image/png;base64'
+    (run_dir,) = tmp_path.iterdir()
+    assert base64.b64decode(picture, validate=True) == (run_dir / 'reward_curve.png').read_bytes()
+    text = (run_dir / 'report.html').read_text(encoding='utf-8')
+    assert all(mark not in text for mark in ('http', '@import', 'url(', '<script'))
+
+
+def test_the_page_tells_the_numbers_of_the_summary(page):
+    for number in (
+        '5 rules were sampled from a space of 1,234,567',
+        '4 of them were distinct',
+        '(20%)',
+        'from 0.675 to 0.356',  # halves of five children: two each
+        '0.838, was that of g * exp(sign(g) * sign(m))',
+        'took 99 s',
+    ):
+        assert number in ' '.join(page.text.split()), number
+
+
+def test_the_page_lists_the_best_distinct_rules(page):
+    start = page.rows.index(['rule', 'reward', 'slots', 'tokens'])
+    assert page.rows[start + 1 : start + 5] == [
+        ['g * exp(sign(g) * sign(m))', '0.838', 'm', 'sign(g) sign(m) x x * g t1 x exp *'],
+        ['g', '0.512', 'none', 'g g x x left'],
+        ['exp(g)', '0.200', 'none', 'g g exp x left'],
+        ['noise', '0.100', 'none', 'noise noise x x left'],
+    ]
+
+
+def test_the_page_lists_the_scores(page):
+    start = page.rows.index(['rule', 'in the search', 'mean accuracy', 'against the best baseline', 'learning rate'])
+    # 12.7062 * 0.005 * sqrt(2) / sqrt(2) = 0.0635 around each mean; paired, every seed differs by the same
+    assert page.rows[start + 1] == ['g * exp(sign(g) * sign(m))', '0.838', '0.625 ± 0.064', '+0.005 ± 0.000', '0.01']
+    assert sorted(page.rows[start + 2 : start + 4]) == [
+        ['momentum: m', '', '0.620 ± 0.064', '+0.000 ± 0.000', '0.01'],
+        ['sgd: g', '0.512', '0.620 ± 0.064', '+0.000 ± 0.000', '0.01'],
+    ]
+    assert page.attributes.count(('tr', 'class', 'baseline')) == 2
+    assert 'with 2 seeds' in ' '.join(page.text.split())
+
+
+def test_names_and_values_are_text_and_not_markup(page):
+    assert page.headings == ['Neural Optimizer Search: a <b> & "c"'] * 2
+    start = page.rows.index(['name', 'value'])
+    assert dict(page.rows[start + 1 :]) == {name: json.dumps(value) for name, value in CONFIGURATION.items()}
+
+
+def test_without_rescoring_there_is_no_table_of_scores(tmp_path):
+    fill(tmp_path, rescored=False)
+    page = Page(report.write(tmp_path).read_text(encoding='utf-8'))
+    assert 'fresh seeds' not in page.text
+    assert ['rule', 'reward', 'slots', 'tokens'] in page.rows
+
+
+def test_the_page_is_named_after_its_directory_from_within(tmp_path, monkeypatch):
+    fill(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    page = Page(report.write(tmp_path.relative_to(tmp_path)).read_text(encoding='utf-8'))
+    assert page.headings[0].endswith(f': {tmp_path.name}')
+
+
+def test_a_search_that_has_not_finished_has_no_report(tmp_path):
+    with pytest.raises(RunError, match='no search has run there'):
+        report.write(tmp_path)
+    Store(tmp_path, CONFIGURATION, 'task').close()
+    with pytest.raises(RunError, match='holds no finished search'):
+        report.write(tmp_path)
+    fill(tmp_path)
+    summary = (tmp_path / 'summary.json').read_text()
+    (tmp_path / 'summary.json').unlink()
+    with pytest.raises(RunError, match='holds no finished search'):
+        report.write(tmp_path)
+    assert not (tmp_path / 'report.html').exists()
+    (tmp_path / 'summary.json').write_text(summary)
+    assert report.write(tmp_path).exists()
+
+
+def test_a_search_that_was_prolonged_and_has_not_finished_has_no_report(tmp_path):
+    fill(tmp_path)
+    with contextlib.closing(Store(tmp_path, CONFIGURATION, 'task')) as store:
+        store.save_batch([Child(1, UpdateRule.parse('g'), -1.0)], 0, Checkpoint(2, 2.0, {}))
+    with pytest.raises(RunError, match='holds no finished search'):
+        report.write(tmp_path)
