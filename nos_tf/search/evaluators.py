@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -72,7 +72,7 @@ class InProcess:
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Waits for the job that is being trained."""
         done = wait(self._jobs, return_when=FIRST_COMPLETED).done
-        return [(job, _result(future, job)) for future in done for job in [self._jobs.pop(future)]]
+        return _harvest(self._jobs, done)
 
     def close(self) -> None:
         """Forgets the queue."""
@@ -86,7 +86,7 @@ class ProcessPool:
 
     Args:
         workers: number of processes; None means one for each core.
-        attempts: how often a job may lose its worker before the search gives up.
+        attempts: how often workers may die, with no job finished in between, before the search gives up.
     """
 
     workers: int | None = None
@@ -103,7 +103,8 @@ class ProcessPool:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
         child.trainer(iterations)  # what is wrong with it is said here, once
         self._arguments = (child, iterations)
-        self._jobs: dict[Future[Outcome], tuple[Job, int]] = {}
+        self._jobs: dict[Future[Outcome], Job] = {}
+        self._deaths = 0  # since a job was finished
         self._open()
 
     def _open(self) -> None:
@@ -113,46 +114,42 @@ class ProcessPool:
 
     def submit(self, job: Job) -> None:
         """Queues the job for the next idle worker."""
-        self._submit(job, 1)
-
-    def _submit(self, job: Job, attempt: int) -> None:
         try:
-            future = self._start_job(job)
+            self._submit(job)
         except BrokenProcessPool:  # a worker died before this job came
-            self._replace_workers()
-            future = self._start_job(job)
-        self._jobs[future] = job, attempt
+            self._replace_workers(job)
+            self._submit(job)
 
-    def _start_job(self, job: Job) -> Future[Outcome]:
+    def _submit(self, job: Job) -> None:
         with _deaf_to_interrupts():
-            return self._pool.submit(_train, job)
+            self._jobs[self._pool.submit(_train, job)] = job
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Waits for workers; a job whose worker died goes to another one."""
         while True:
             done = wait(self._jobs, return_when=FIRST_COMPLETED).done
             if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
-                done = self._replace_workers()
-            ended = [(job, _result(future, job)) for future in done for job, _ in [self._jobs.pop(future)]]
+                done = self._replace_workers(next(iter(self._jobs.values())))
+            ended = _harvest(self._jobs, done)
             if ended:
+                self._deaths = 0
                 return ended
 
-    def _replace_workers(self) -> set[Future[Outcome]]:
+    def _replace_workers(self, waiting: Job) -> set[Future[Outcome]]:
         """Begins a new pool, since one dead worker breaks all; returns the futures that had ended before."""
+        self._deaths += 1
+        if self._deaths >= self.attempts:
+            raise RunError(
+                f'workers died {self.attempts} times (killed, out of memory, or unable to start), the last time '
+                f'when {waiting.program} was to be trained; nothing is lost, the same command goes on'
+            )
         wait(self._jobs)
-        lost = {f: entry for f, entry in self._jobs.items() if isinstance(f.exception(), BrokenProcessPool)}
-        for job, attempt in lost.values():
-            if attempt >= self.attempts:
-                raise RunError(
-                    f'workers died {self.attempts} times (killed, out of memory, or unable to start), the last time '
-                    f'when {job.program} was to be trained; nothing is lost, the same command goes on'
-                )
+        lost = {f: job for f, job in self._jobs.items() if isinstance(f.exception(), BrokenProcessPool)}
         self._pool.shutdown(wait=False)
         self._open()
-        for future in lost:
+        for future, job in lost.items():
             del self._jobs[future]
-        for job, attempt in lost.values():
-            self._submit(job, attempt + 1)
+            self._submit(job)
         return {future for future in self._jobs if future.done()}
 
     def close(self) -> None:
@@ -165,12 +162,14 @@ class ProcessPool:
         self._jobs.clear()
 
 
-def _result(future: 'Future[Outcome]', job: Job) -> Outcome:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-    raise RunError(f'the rule {job.program} could not be trained: {reason}') from error
+def _harvest(jobs: 'dict[Future[Outcome], Job]', done: 'Iterable[Future[Outcome]]') -> list[tuple[Job, Outcome]]:
+    """Takes what has ended well out of `jobs`; says what has failed only when there is nothing else to hand over."""
+    ended = [(jobs.pop(future), future.result()) for future in done if future.exception() is None]
+    for future in () if ended else done:
+        error = future.exception()
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
+        raise RunError(f'the rule {jobs.pop(future).program} could not be trained: {reason}') from error
+    return ended
 
 
 @contextmanager

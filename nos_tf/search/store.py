@@ -9,6 +9,7 @@ the first two.
 import io
 import json
 import sqlite3
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -205,8 +206,11 @@ class Store:
             row = self._db.execute('SELECT iteration, seconds, state FROM checkpoint').fetchone()
         if row is None:
             return None
-        with np.load(io.BytesIO(row[2])) as state:
-            return Checkpoint(row[0], row[1], dict(state))
+        try:
+            with np.load(io.BytesIO(row[2])) as state:
+                return Checkpoint(row[0], row[1], dict(state))
+        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+            raise RunError(f'{self.path} is corrupted (checkpoint: {error}): restore a copy') from error
 
     def count(self) -> int:
         """The number of children."""

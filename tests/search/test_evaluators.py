@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import RunError
+from nos_tf.search import RunError, evaluators
 from nos_tf.search.evaluators import InProcess, Job, ProcessPool
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
@@ -132,16 +133,6 @@ def test_a_worker_that_is_killed_is_replaced_and_no_job_is_lost(pool):
     assert [trainings(pool.folder, seed) for seed in (20, 21)] == [1, 1]  # what had ended is not trained again
 
 
-def test_a_worker_that_is_killed_between_two_jobs_is_replaced(pool):
-    pool.submit(job(30))
-    pool.collect()
-    (worker,) = pool._pool._processes
-    os.kill(worker, signal.SIGKILL)
-    assert wait_until(lambda: pool._pool._broken)
-    pool.submit(job(31))
-    assert [one.seed for one, _ in pool.collect()] == [31]
-
-
 @pytest.mark.slow
 def test_a_worker_that_always_dies_ends_the_search(tmp_path):
     evaluator = ProcessPool(workers=1, attempts=2)
@@ -153,6 +144,26 @@ def test_a_worker_that_always_dies_ends_the_search(tmp_path):
     message = str(error.value)
     assert 'workers died 2 times' in message and 'g * exp(m)' in message and '\n' not in message
     assert trainings(tmp_path, fake_children.DIES) == 2
+
+
+def test_workers_that_die_between_jobs_are_replaced_and_deaths_counted_from_the_last_job_that_ended(pool):
+    for i in range(2):  # as many deaths as attempts
+        pool.submit(job(40 + i))
+        pool.collect()
+        os.kill(next(iter(pool._pool._processes)), signal.SIGKILL)
+        assert wait_until(lambda: pool._pool._broken)
+        pool.submit(job(50 + i))
+        assert [one.seed for one, _ in pool.collect()] == [50 + i]
+
+
+def test_a_failure_is_told_after_what_was_finished_before_it():
+    jobs = {Future(): job(1), Future(): job(2)}
+    good, bad = jobs
+    good.set_result('outcome')
+    bad.set_exception(MemoryError('of what?'))
+    assert evaluators._harvest(jobs, [bad, good]) == [(job(1), 'outcome')]
+    with pytest.raises(RunError, match=r'the rule g could not be trained: MemoryError: of what\?'):
+        evaluators._harvest(jobs, [bad])
 
 
 def test_closing_ends_a_worker_in_the_middle_of_a_training(tmp_path, capfd):
