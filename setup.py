@@ -20,7 +20,7 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'tensorflow>=2.18',
-        'keras>=3.8',
+        'keras>=3.10',
         'tensorboard>=2.18',  # tensorflow 2.21 no longer brings it, and tf.summary raises without it
         'tensorflow-datasets>=4.9.7',
         'importlib_resources>=6',  # tensorflow-datasets cannot prepare a data set without it, and does not bring it

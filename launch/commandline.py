@@ -40,7 +40,7 @@ with _quiet():
 
 INTERRUPTED = 130
 FAILED = 2
-MISTAKES = (RunError, ValueError, OSError, sqlite3.Error)
+MISTAKES = (RunError, OSError, sqlite3.Error)
 
 Root = TypeVar('Root')
 
@@ -98,7 +98,7 @@ def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
         root: a gin configurable that is complete by its bindings.
 
     Raises:
-        ValueError: a file or a name that does not exist, a syntax error, a missing binding, or an unfit value.
+        RunError: a file or a name that does not exist, a syntax error, a missing binding, or an unfit value.
     """
     gin.add_config_file_search_path(str(Path(__file__).parents[1]))  # for 'gin/...' wherever the command is given
     logging.disable(logging.ERROR)  # gin logs each path where a file is not
@@ -107,13 +107,13 @@ def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
         return root()
     except SyntaxError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f'cannot read the configuration: {reason} {error.text or ""}') from error
+        raise RunError(f'cannot read the configuration: {reason} {error.text or ""}') from error
     except UnicodeError as error:
-        raise ValueError(f'cannot read the configuration, it is no text: {error}') from error
+        raise RunError(f'cannot read the configuration, it is no text: {error}') from error
     except ValueError as error:
-        raise ValueError(_in_one_place(error)) from error
+        raise RunError(_in_one_place(error)) from error
     except (OSError, AttributeError, TypeError, RuntimeError) as error:
-        raise ValueError(f'cannot use the configuration: {_in_one_place(error)}') from error
+        raise RunError(f'cannot use the configuration: {_in_one_place(error)}') from error
     finally:
         logging.disable(logging.NOTSET)
 

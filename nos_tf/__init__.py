@@ -6,7 +6,7 @@ The house, from the ground up; nothing imports what stands above it:
     optimizers/   a rule as a Keras optimizer (NOSOptimizer), or run by one graph for all rules (the interpreter)
     tasks/        images -> child network -> reward
     controller/   the policy that writes rules, and the learners that improve it
-    search/       the loop: sample, evaluate, learn, log, save
+    search/       the loop: sample, evaluate, learn, save, log
     report/       a finished search as a table, figures and report.html
 """
 

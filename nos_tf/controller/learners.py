@@ -39,6 +39,7 @@ class TRPO:
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       units: size of the controller's LSTM.
+      weight_range: its weights start uniform in [-weight_range, weight_range].
       solver: how the step is found: `NaturalGradient()` or `AdamSurrogate()`.
     """
 
@@ -47,6 +48,7 @@ class TRPO:
     entropy_coefficient: float = 0.0015
     baseline_decay: float = 0.9
     units: int = 150
+    weight_range: float = 0.08
     solver: Solver = dataclasses.field(default_factory=NaturalGradient)
 
     def __post_init__(self) -> None:
@@ -55,7 +57,7 @@ class TRPO:
     def start(self, space: SearchSpace, seed: int) -> PolicyAgent:
         """Returns an agent with a new policy."""
         return PolicyAgent(
-            Policy(space, seed, self.units),
+            Policy(space, seed, self.units, self.weight_range),
             seed,
             solver=self.solver,
             max_kl=self.max_kl,
@@ -78,6 +80,7 @@ class Reinforce:
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       units: size of the controller's LSTM.
+      weight_range: its weights start uniform in [-weight_range, weight_range].
     """
 
     batch_size: int = 5
@@ -85,6 +88,7 @@ class Reinforce:
     entropy_coefficient: float = 0.0015
     baseline_decay: float = 0.9
     units: int = 150
+    weight_range: float = 0.08
 
     def __post_init__(self) -> None:
         validate(self)
@@ -92,7 +96,7 @@ class Reinforce:
     def start(self, space: SearchSpace, seed: int) -> PolicyAgent:
         """Returns an agent with a new policy."""
         return PolicyAgent(
-            Policy(space, seed, self.units),
+            Policy(space, seed, self.units, self.weight_range),
             seed,
             solver=AdamStep(self.learning_rate),
             max_kl=np.inf,

@@ -16,7 +16,6 @@ import tensorflow_probability as tfp
 from nos_tf.dsl.space import SearchSpace
 
 FORBIDDEN = -1e9  # a logit whose probability is exactly 0 in float32 and float64
-WEIGHT_RANGE = 0.08  # Section 4.2: "initialized uniformly at random between -0.08 and 0.08"
 CHOICES = tf.TensorSpec([None, None], tf.int32)  # [B, T]
 
 
@@ -58,12 +57,20 @@ class Policy(keras.Model):
       space: the language that is written; it says what may follow what.
       seed: of the initial weights: the same seed gives the same weights, bit for bit.
       units: size of the LSTM and of the embeddings.
+      weight_range: half-width of the initial weights.
       dtype: "float32", or "float64" where a test needs the digits.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0, units: int = 150, dtype: str = 'float32'):
+    def __init__(
+        self,
+        space: SearchSpace,
+        seed: int = 0,
+        units: int = 150,
+        weight_range: float = 0.08,
+        dtype: str = 'float32',
+    ) -> None:
         super().__init__(name='policy', dtype=dtype)
-        uniform = _initializers(seed)
+        uniform = _initializers(seed, weight_range)
         self.units = units
         self.masks = _padded(space.masks)
         self.cell = keras.layers.LSTMCell(
@@ -159,11 +166,11 @@ class Policy(keras.Model):
         return tf.where(allowed, output, FORBIDDEN), states
 
 
-def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
+def _initializers(seed: int, weight_range: float) -> Iterator[keras.initializers.Initializer]:
     """Yields uniform initializers without end, each with a seed of its own: equal seeds would give equal weights."""
     seeds = np.random.default_rng(seed)
     while True:
-        yield keras.initializers.RandomUniform(-WEIGHT_RANGE, WEIGHT_RANGE, seed=int(seeds.integers(2**31)))
+        yield keras.initializers.RandomUniform(-weight_range, weight_range, seed=int(seeds.integers(2**31)))
 
 
 def _padded(masks: tuple[np.ndarray, ...]) -> list[np.ndarray]:

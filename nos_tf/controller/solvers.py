@@ -182,7 +182,7 @@ def select(condition: tf.Tensor, new: Any, old: Any) -> Any:
 
 
 def _count(x: Any) -> bool:
-    return isinstance(x, int) and x >= 1
+    return isinstance(x, int) and not isinstance(x, bool) and x >= 1
 
 
 def _positive(x: Any) -> bool:
@@ -192,6 +192,7 @@ def _positive(x: Any) -> bool:
 LEGAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     'batch_size': (_count, 'must be a whole number >= 1'),
     'units': (_count, 'must be a whole number >= 1'),
+    'weight_range': (_positive, 'must be > 0'),
     'max_kl': (_positive, 'must be > 0'),
     'learning_rate': (_positive, 'must be > 0'),
     'entropy_coefficient': (lambda x: 0 <= x < math.inf, 'must be >= 0'),

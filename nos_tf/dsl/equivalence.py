@@ -66,19 +66,19 @@ def _simplify_unary(u: str, x: Expression) -> Expression:
 
 def _sum(x: Expression, y: Expression) -> Expression:
     if _is_negative(x) and _is_negative(y):
-        return Combine('-', *_place_minus(*sorted((_negate(x), _negate(y)), key=_order)))
+        return Combine('-', *_place_minus(*sorted((_absolute(x), _absolute(y)), key=_order)))
     if _is_negative(y):
-        return _difference(x, _negate(y))
+        return _difference(x, _absolute(y))
     if _is_negative(x):
-        return _difference(y, _negate(x))
+        return _difference(y, _absolute(x))
     return Combine('+', *sorted((x, y), key=_order))
 
 
 def _difference(x: Expression, y: Expression) -> Expression:
     if _is_negative(y):
-        return _sum(x, _negate(y))
+        return _sum(x, _absolute(y))
     if _is_negative(x):  # (-a) - b == (-b) - a
-        return Combine('-', *_place_minus(_negate(x), y))
+        return Combine('-', *_place_minus(_absolute(x), y))
     return Combine('-', x, y)
 
 
@@ -115,9 +115,6 @@ def _is_negative(e: Expression) -> bool:
 
 def _absolute(e: Expression) -> Expression:
     return e.argument if isinstance(e, Apply) and e.token == '-x' else e
-
-
-_negate = _absolute  # of what _is_negative
 
 
 def _order(e: Expression) -> tuple:

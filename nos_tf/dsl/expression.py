@@ -28,6 +28,7 @@ class Leaf:
 
     token: str
     depth: int = field(default=1, init=False, compare=False)
+    size: int = field(default=1, init=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class Apply:
     token: str
     argument: Expression
     depth: int = field(init=False, compare=False)
+    size: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'depth', 1 + self.argument.depth)
+        object.__setattr__(self, 'size', 1 + self.argument.size)
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,11 @@ class Combine:
     left: Expression
     right: Expression
     depth: int = field(init=False, compare=False)
+    size: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'depth', 1 + max(self.left.depth, self.right.depth))
+        object.__setattr__(self, 'size', 1 + self.left.size + self.right.size)
 
 
 Expression = Leaf | Apply | Combine

@@ -84,7 +84,6 @@ class Binary:
     latex: str  # with %s for each of the two arguments
     precedence: int  # of the infix operator: 1 for sums, 2 for products
     define: Callable[[np.ndarray, np.ndarray, RuleConstants], np.ndarray]
-    is_commutative: bool = False
 
 
 def sign(x: np.ndarray) -> np.ndarray:
@@ -149,9 +148,9 @@ UNARIES: tuple[Unary, ...] = (
 )
 
 BINARIES: tuple[Binary, ...] = (
-    Binary('+', '%s + %s', 1, lambda x, y, k: x + y, is_commutative=True),
+    Binary('+', '%s + %s', 1, lambda x, y, k: x + y),
     Binary('-', '%s - %s', 1, lambda x, y, k: x - y),
-    Binary('*', r'%s \cdot %s', 2, lambda x, y, k: x * y, is_commutative=True),
+    Binary('*', r'%s \cdot %s', 2, lambda x, y, k: x * y),
     Binary('/', r'\frac{%s}{%s + \epsilon}', 2, lambda x, y, k: x / (y + k.epsilon)),
     Binary('left', '%s%.0s', 3, lambda x, y, k: x),
 )

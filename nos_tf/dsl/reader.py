@@ -17,6 +17,7 @@ from nos_tf.dsl.primitives import OPERAND_IDS, UNARY_IDS
 
 MAX_LENGTH = 10_000  # characters
 MAX_NESTING = 64
+MAX_SIZE = 4096  # nodes of a tree, which `^` can make many times longer than its text
 MAX_NUMBER_LENGTH = 20  # characters
 
 _LEXEME = re.compile(
@@ -131,6 +132,8 @@ class _Reader:
             self.fail('w stands only as 1e-4*w, 1e-3*w, 1e-2*w or 1e-1*w', at)
         if value.depth > MAX_NESTING:
             self.fail(f'nested deeper than {MAX_NESTING} levels', at)
+        if value.size > MAX_SIZE:
+            self.fail(f'longer than {MAX_SIZE} terms when it is written out', at)
         return value
 
     def sum(self) -> _Value:

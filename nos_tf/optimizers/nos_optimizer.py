@@ -1,7 +1,9 @@
 """Any update rule as a Keras optimizer: `model.compile(optimizer=NOSOptimizer('g * exp(sign(g) * sign(m))'))`."""
 
+import math
 import random
 import re
+import sys
 import warnings
 from typing import Any
 
@@ -64,6 +66,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate, **keras_arguments)
         self.rule, self.constants, self.seed = rule, constants, seed
         self._program = rule.canonical().tokens
+        self._is_stochastic = rule.is_stochastic
         if not rule.reads_gradient:
             warnings.warn(f'the rule {rule} reads no gradient: it does not learn from the loss', stacklevel=2)
 
@@ -75,7 +78,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         self._slots = {name: self.add_optimizer_variables(variables, name) for name in self.rule.slots}
         self._first_elements = [0]
         for variable in variables[:-1]:
-            self._first_elements.append(self._first_elements[-1] + _size(variable))
+            self._first_elements.append(self._first_elements[-1] + math.prod(variable.shape))
 
     def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         """Updates one variable and its slots."""
@@ -88,12 +91,15 @@ class NOSOptimizer(keras.optimizers.Optimizer):
             average = semantics.update_average(name, ops.convert_to_tensor(slots[index]), gradient, self.constants)
             self.assign(slots[index], average)
             averages[name] = average * semantics.bias_correction(name, step, self.constants, dtype)
-        first = self._first_elements[index]
-        elements = ops.reshape(ops.arange(first, first + _size(variable), dtype='int32'), variable.shape)
-        draws = Draws(ops.convert_to_tensor(self.seed, 'int32'), step, elements)
+        draws = self._draws(index, variable.shape, step) if self._is_stochastic else None
         inputs = Inputs(gradient, ops.convert_to_tensor(variable), averages, draws, self.constants)
         delta = semantics.evaluate(self._program, inputs)
         self.assign_sub(variable, ops.cast(learning_rate, dtype) * delta)
+
+    def _draws(self, index: int, shape: tuple[int, ...], step: Tensor) -> Draws:
+        first = self._first_elements[index]
+        elements = ops.arange(first, first + math.prod(shape), dtype='int32')
+        return Draws(ops.convert_to_tensor(self.seed, 'int32'), step, ops.reshape(elements, shape))
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes this optimizer from; the rule as tokens."""
@@ -144,7 +150,7 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
         '__init__': initialise,
         'get_config': get_config,
         '__doc__': doc,
-        '__module__': __name__,
+        '__module__': sys._getframe(1).f_globals['__name__'],  # the caller's, so that instances pickle
         'made_from': (parsed, learning_rate),
     }
     return keras.saving.register_keras_serializable(PACKAGE)(type(name, (NOSOptimizer,), attributes))
@@ -155,13 +161,6 @@ def _dense(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
     if hasattr(gradient, 'dense_shape'):
         return ops.scatter(ops.expand_dims(gradient.indices, -1), gradient.values, shape)
     return ops.convert_to_tensor(gradient)
-
-
-def _size(variable: keras.Variable) -> int:
-    size = 1
-    for dimension in variable.shape:
-        size *= dimension
-    return size
 
 
 def _checked_seed(seed: int) -> int:

@@ -90,7 +90,7 @@ class Inputs:
     g: Tensor
     w: Tensor
     averages: dict[str, Tensor]  # by slot: those that the rule reads
-    draws: Draws
+    draws: Any  # Draws; None for a rule that draws nothing
     constants: RuleConstants
 
     @property

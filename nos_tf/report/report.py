@@ -79,11 +79,11 @@ def write(run_dir: Path) -> Path:
 def _in_words(summary: dict[str, Any]) -> str:
     rule = UpdateRule(tuple(summary['best_rule_tokens'].split()))
     return (
-        f'{summary["children"]} rules were sampled from a space of {summary["space_size"]:,}. {summary["trained"]} of '
-        f'them were distinct and trained; the others ({summary["hit_rate"]:.0%}) had their reward from the store. The '
-        f'mean reward went from {summary["mean_reward_first_100"]:.3f} to {summary["mean_reward_last_100"]:.3f}. The '
-        f'highest reward, {summary["best_reward"]:.3f}, was that of {rule.infix}. The search took '
-        f'{summary["seconds"]:.0f} s.'
+        f'{summary["children"]} rules were sampled from a space of {summary["space_size"]:,}. '
+        f'{summary["distinct_rules"]} of them were distinct and trained; the others ({summary["hit_rate"]:.0%}) had '
+        f'their reward from the store. The mean reward went from {summary["mean_reward_first_100"]:.3f} to '
+        f'{summary["mean_reward_last_100"]:.3f}. The highest reward, {summary["best_reward"]:.3f}, was that of '
+        f'{rule.infix}. The search took {summary["seconds"]:.0f} s.'
     )
 
 

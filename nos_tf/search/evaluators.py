@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ import gin
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.tasks.child import Child, Outcome, Trainer
-from nos_tf.tasks.machine import use_one_thread
+from nos_tf.tasks.machine import use_one_cpu_thread
 
 
 class Job(NamedTuple):
@@ -32,8 +32,6 @@ class Job(NamedTuple):
 class Evaluator(Protocol):
     """Trains children; any number may be under way."""
 
-    workers: int
-
     def start(self, child: Child, iterations: int) -> None:
         """Gets ready to train rules of at most so many iterations."""
 
@@ -41,7 +39,7 @@ class Evaluator(Protocol):
         """Adds a job to the queue."""
 
     def collect(self) -> list[tuple[Job, Outcome]]:
-        """Waits for at least one job to end; returns those that have. Each job is returned once.
+        """Waits for at least one job to end; returns those that have, each once; [] if there is none to wait for.
 
         Raises:
             RunError: a job cannot be done; the message says why.
@@ -56,11 +54,9 @@ class Evaluator(Protocol):
 class InProcess:
     """Trains in the process of the controller, one job after the other; for debugging, and for a single core."""
 
-    workers = 1
-
     def start(self, child: Child, iterations: int) -> None:
         """Builds the trainer."""
-        use_one_thread()
+        use_one_cpu_thread()
         self._trainer = child.trainer(iterations)
         self._thread = ThreadPoolExecutor(1)  # so that Ctrl-C need not wait for the end of a child
         self._jobs: dict[Future[Outcome], Job] = {}
@@ -96,8 +92,9 @@ class ProcessPool:
         if self.workers is None:
             self.workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         for name in ('workers', 'attempts'):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f'ProcessPool.{name} = {getattr(self, name)!r}: must be a whole number, at least 1')
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f'ProcessPool.{name} = {value!r}: must be a whole number, at least 1')
 
     def start(self, child: Child, iterations: int) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
@@ -126,31 +123,34 @@ class ProcessPool:
 
     def collect(self) -> list[tuple[Job, Outcome]]:
         """Waits for workers; a job whose worker died goes to another one."""
-        while True:
+        while self._jobs:
             done = wait(self._jobs, return_when=FIRST_COMPLETED).done
-            if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
-                done = self._replace_workers(next(iter(self._jobs.values())))
-            ended = _harvest(self._jobs, done)
+            broken = [future for future in done if isinstance(future.exception(), BrokenProcessPool)]
+            ended = _harvest(self._jobs, done.difference(broken))
             if ended:
                 self._deaths = 0
                 return ended
+            self._replace_workers(self._jobs[broken[0]])
+        return []
 
-    def _replace_workers(self, waiting: Job) -> set[Future[Outcome]]:
-        """Begins a new pool, since one dead worker breaks all; returns the futures that had ended before."""
-        self._deaths += 1
-        if self._deaths >= self.attempts:
-            raise RunError(
-                f'workers died {self.attempts} times (killed, out of memory, or unable to start), the last time '
-                f'when {waiting.program} was to be trained; nothing is lost, the same command goes on'
-            )
+    def _replace_workers(self, waiting: Job) -> None:
+        """Begins a new pool, since one dead worker breaks all, with the jobs that the old one has lost."""
         wait(self._jobs)
-        lost = {f: job for f, job in self._jobs.items() if isinstance(f.exception(), BrokenProcessPool)}
-        self._pool.shutdown(wait=False)
-        self._open()
-        for future, job in lost.items():
-            del self._jobs[future]
-            self._submit(job)
-        return {future for future in self._jobs if future.done()}
+        lost = [future for future in self._jobs if isinstance(future.exception(), BrokenProcessPool)]
+        while True:
+            self._deaths += 1
+            if self._deaths >= self.attempts:
+                raise RunError(
+                    f'workers died {self.attempts} times (killed, out of memory, or unable to start), the last time '
+                    f'when {waiting.program} was to be trained; nothing is lost, the same command goes on'
+                )
+            self._pool.shutdown(wait=False)
+            self._open()
+            with suppress(BrokenProcessPool):  # died again already
+                while lost:
+                    self._submit(self._jobs[lost[-1]])
+                    del self._jobs[lost.pop()]
+                return
 
     def close(self) -> None:
         """Ends all workers at once: what they were training is trained again after a restart."""
@@ -188,7 +188,7 @@ _trainer: Trainer | None = None  # of this worker process
 def _start_worker(child: Child, iterations: int) -> None:
     global _trainer
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    use_one_thread()
+    use_one_cpu_thread()
     _trainer = child.trainer(iterations)
 
 

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import gin
+import keras
 
 from nos_tf.controller.learners import Learner
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.search import RunError
 from nos_tf.search.display import scores_table
 from nos_tf.search.evaluators import Evaluator
 from nos_tf.search.files import write_whole
 from nos_tf.search.rescore import Score, best_rules, rescore
 from nos_tf.search.session import Session
 from nos_tf.tasks.child import Child
-from nos_tf.tasks.machine import use_one_thread
+from nos_tf.tasks.machine import use_one_cpu_thread
 
 gin.external_configurable(SearchSpace)
 
@@ -36,7 +38,9 @@ class Search:
         learner: samples rules and learns from their rewards.
         child: turns a rule into a reward.
         evaluator: trains children, here or elsewhere.
-        children: to sample in all; a finished search goes on when there are to be more.
+        children: to sample in all; a finished search goes on when there are to be more. Where this is no multiple of
+            the learner's batch, the last batch is smaller, and a search that goes on after it is not the same as one
+            that was longer from the beginning.
         seed: of the learner.
         rescored: how many of the best distinct rules are trained again at the end.
         rescore_seeds: on how many fresh seeds; 0 for none, else two or more.
@@ -86,7 +90,7 @@ class Search:
         """Runs the search in a directory, or takes it up where it stopped: the same search, bit for bit.
 
         Args:
-            run_dir: gets config.gin, results.sqlite, TensorBoard event files and summary.json.
+            run_dir: gets results.sqlite, TensorBoard event files, summary.json, and config.gin where gin was used.
 
         Returns:
             the content of summary.json.
@@ -94,16 +98,10 @@ class Search:
         Raises:
             RunError: the directory holds another run, or the run cannot go on.
         """
-        use_one_thread()
-        session = Session(
-            run_dir,
-            child=self.child,
-            evaluator=self.evaluator,
-            iterations=max(self.space.iterations, self._baseline_depth()),
-            identity=self.identity(),
-            task=_fingerprint(self.child.identity()),
-            children=self.children,
-        )
+        if keras.backend.backend() != 'tensorflow':
+            raise RunError(f'a search runs on TensorFlow, not on KERAS_BACKEND={keras.backend.backend()}')
+        use_one_cpu_thread()
+        session = self._open(run_dir)
         with closing(session):
             self._search(session)
             scores = self._rescore(session)
@@ -112,6 +110,21 @@ class Search:
         if scores:
             session.display.console.print(scores_table(scores, self.rescore_seeds))
         return summary
+
+    def _open(self, run_dir: Path) -> Session:
+        """Loads the data and gets ready to train; what is unfit in the configuration is said here at the latest."""
+        try:
+            return Session(
+                run_dir,
+                child=self.child,
+                evaluator=self.evaluator,
+                iterations=max(self.space.iterations, self._baseline_depth()),
+                identity=self.identity(),
+                task=_fingerprint(self.child.identity()),
+                children=self.children,
+            )
+        except ValueError as error:
+            raise RunError(str(error)) from error
 
     def _search(self, session: Session) -> None:
         """Samples, evaluates, learns, saves and logs until the budget is spent."""
@@ -146,6 +159,7 @@ class Search:
     def _summary(self, session: Session, scores: list[Score]) -> dict[str, Any]:
         return {
             **session.tally.summary(),
+            'trained': session.store.trained(self.child.seed),
             'baselines': {score.name: score.mean for score in scores if score.name},
             'rescored': [dataclasses.asdict(score) for score in scores],
             'seconds': session.seconds,

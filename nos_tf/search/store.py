@@ -217,6 +217,12 @@ class Store:
         with explained(self.path):
             return self._db.execute('SELECT count(*) FROM children').fetchone()[0]
 
+    def trained(self, seed: int) -> int:
+        """The number of trainings with a seed."""
+        with explained(self.path):
+            key = (self.task, seed)
+            return self._db.execute('SELECT count(*) FROM outcomes WHERE (task, seed) = (?, ?)', key).fetchone()[0]
+
     def results(self, first: int = 0) -> list[Row]:
         """All children from the given one on, with their rewards, in the order of sampling."""
         with explained(self.path):

@@ -57,9 +57,9 @@ class Tally:
         window = min(WINDOW, max(1, self.children // 2))
         return {
             'children': self.children,
-            'trained': len(self.programs),
             'distinct_rules': len(self.programs),
             'hit_rate': self.hit_rate,
+            'window': window,
             'best_rule': self.best_rule,
             'best_rule_tokens': self.best.program,
             'best_reward': self.best.reward,

@@ -6,6 +6,7 @@ same reward, bit for bit, in any order and in any process of the same kind.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits, ImageSource, Split
 from nos_tf.tasks.machine import processor, threads
 from nos_tf.version import __version__
+
+gin.external_configurable(RuleConstants)
 
 PAPER_LEARNING_RATES = tuple(10.0**i for i in range(-5, 2))
 
@@ -104,11 +107,22 @@ class Child:
             'nos_tf': __version__,
             'tensorflow': tf.__version__,
             'keras': keras.__version__,
+            'numpy': np.__version__,
+            'TF_ENABLE_ONEDNN_OPTS': os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1'),
         }
 
     def trainer(self, iterations: int) -> 'Trainer':
         """The procedure at work, for rules of at most so many iterations."""
         return Trainer(self, iterations)
+
+
+class _Run(NamedTuple):
+    """What stays the same while a network trains."""
+
+    token_ids: tf.Tensor  # int32 [5n]
+    rate: tf.Tensor
+    seed: tf.Tensor
+    order: tf.Tensor  # int32 [steps, batch], the examples of each step
 
 
 class Trainer:
@@ -170,7 +184,8 @@ class Trainer:
         def train(
             state: State, statistics: tf.Tensor, rate: tf.Tensor, last_step: tf.Tensor
         ) -> tuple[State, tf.Tensor, tf.Tensor]:
-            state, statistics = self._steps(state, statistics, token_ids, rate, seed, order, last_step)
+            run = _Run(token_ids, rate, seed, order)
+            state, statistics = self._steps(state, statistics, run, last_step)
             return state, statistics, self._accuracy(state.weights, statistics)
 
         def try_rate(i: tf.Tensor, sweep: tf.Tensor, best: tf.Tensor, winner: tuple) -> tuple:
@@ -200,16 +215,7 @@ class Trainer:
         ]
         return tf.reshape(tf.concat(epochs, 0), [-1, self.child.batch_size])
 
-    def _steps(
-        self,
-        state: State,
-        statistics: tf.Tensor,
-        token_ids: tf.Tensor,
-        rate: tf.Tensor,
-        seed: tf.Tensor,
-        order: tf.Tensor,
-        last_step: tf.Tensor,
-    ) -> tuple[State, tf.Tensor]:
+    def _steps(self, state: State, statistics: tf.Tensor, run: '_Run', last_step: tf.Tensor) -> tuple[State, tf.Tensor]:
         """Trains until `last_step` updates are done in all.
 
         Stops early once every weight is NaN. That is for ever (NaN minus anything is NaN) and the network's answer is
@@ -221,7 +227,7 @@ class Trainer:
             return (state.step < last_step) & ~tf.reduce_all(tf.math.is_nan(state.weights))
 
         def step(state: State, statistics: tf.Tensor) -> tuple[State, tf.Tensor]:
-            batch = order[state.step]
+            batch = run.order[state.step]
             with tf.GradientTape() as tape:
                 tape.watch(state.weights)
                 logits, statistics = network.logits(
@@ -230,7 +236,9 @@ class Trainer:
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(labels, batch), logits)
                 loss = tf.reduce_mean(losses)
             gradient = tape.gradient(loss, state.weights)
-            state = interpreter.update(token_ids, state, gradient, rate, seed=seed, constants=self.child.constants)
+            state = interpreter.update(
+                run.token_ids, state, gradient, run.rate, seed=run.seed, constants=self.child.constants
+            )
             return state, statistics
 
         return tf.while_loop(learns, step, (state, statistics), parallel_iterations=1)

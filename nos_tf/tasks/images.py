@@ -92,9 +92,8 @@ class Digits:
     def __post_init__(self) -> None:
         if not isinstance(self.noise, int | float) or not 0 <= self.noise < np.inf:
             raise ValueError(f'Digits.noise = {self.noise!r}: must be a number, at least 0')
-        for name in ('train_examples', 'seed'):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise ValueError(f'Digits.{name} = {getattr(self, name)!r}: must be a whole number, at least 0')
+        for name, least in (('train_examples', 1), ('seed', 0)):
+            _check_count('Digits', name, getattr(self, name), least)
 
     def load(self) -> Images:
         """Images [N, 8, 8, 1]."""
@@ -122,9 +121,19 @@ class TfdsImages:
     download: bool = True
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (('validation_examples', 1), ('side', 1), ('seed', 0)):
+            if name != 'side' or self.side is not None:
+                _check_count('TfdsImages', name, getattr(self, name), least)
+
     def load(self) -> Images:
         """Images [N, side, side, C]."""
         return _load_tfds(self)
+
+
+def _check_count(owner: str, name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{owner}.{name} = {value!r}: must be a whole number, at least {least}')
 
 
 @lru_cache(maxsize=2)
@@ -134,7 +143,7 @@ def _load_digits(source: Digits) -> Images:
     pixels, labels = load_digits(return_X_y=True)
     validation_examples = 500
     most = len(pixels) - validation_examples - 1
-    if not 1 <= source.train_examples <= most:
+    if source.train_examples > most:
         raise ValueError(f'Digits.train_examples = {source.train_examples}: must be from 1 to {most}')
     random = np.random.Generator(np.random.PCG64(source.seed))
     order = random.permutation(len(pixels))

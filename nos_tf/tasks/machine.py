@@ -1,4 +1,4 @@
-"""The machine as far as a reward depends on it: number of threads, kind of processor."""
+"""The machine as far as a reward depends on it: one thread of one kind of processor."""
 
 import os
 import platform
@@ -6,8 +6,10 @@ import platform
 import tensorflow as tf
 
 
-def use_one_thread() -> None:
-    """Makes this process compute on one thread, without which a reward would depend on the number of cores.
+def use_one_cpu_thread() -> None:
+    """Makes this process compute on one thread of the CPU, as the paper's workers did (Section 4.2).
+
+    On more threads, or on a GPU, the same rule would earn another reward.
 
     Raises:
         RuntimeError: TensorFlow has started already with another setting.
@@ -16,6 +18,8 @@ def use_one_thread() -> None:
     if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) != (1, 1):
         threading.set_intra_op_parallelism_threads(1)
         threading.set_inter_op_parallelism_threads(1)
+    if tf.config.get_visible_devices('GPU'):
+        tf.config.set_visible_devices([], 'GPU')
 
 
 def processor() -> str:

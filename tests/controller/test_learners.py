@@ -165,7 +165,7 @@ def test_gin_makes_learners_whose_fields_are_their_hyper_parameters():
     assert type(learner) is TRPO
     assert learner == TRPO(batch_size=7, solver=AdamSurrogate(max_steps=30))
     assert repr(learner) == (
-        'TRPO(batch_size=7, max_kl=0.05, entropy_coefficient=0.0015, baseline_decay=0.9, units=150, '
+        'TRPO(batch_size=7, max_kl=0.05, entropy_coefficient=0.0015, baseline_decay=0.9, units=150, weight_range=0.08, '
         'solver=AdamSurrogate(learning_rate=1e-05, max_steps=30))'
     )
     before = dataclasses.asdict(learner)

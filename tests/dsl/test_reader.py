@@ -82,6 +82,7 @@ NO_RULE = [
         'g * wrong',
         r"character 5 \('w'\).*expected an operand \(g, g\^2, .*rmsprop\), a function \(exp, log, sign, clip",
     ),
+    ('(' * 30 + '(m+g)' + ')^2' * 30, 'longer than 4096 terms when it is written out'),
     ('lion', r"character 1 \('l'\).*or the name of a known rule"),
     ('(g', r"at its end: expected '\)'"),
     ('g)', r"character 2 \('\)'\): expected an operator or the end"),

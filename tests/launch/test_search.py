@@ -67,7 +67,7 @@ def test_a_search_leaves_everything_and_the_same_command_again_trains_nothing(tm
     run_dir = tmp_path / 'ein Lauf, ä'
     code, out, err = finish(launch(run_dir))
     assert (code, err) == (0, '')
-    assert out.splitlines()[0] == '14,400 rules in the space, 6 children to sample'
+    assert out.splitlines()[0] == '14,400 rules in the space; 0 of 6 children are there'
     assert out.splitlines()[-1] == str(run_dir / 'report.html')
 
     summary = json.loads((run_dir / 'summary.json').read_text())

@@ -345,6 +345,7 @@ def test_class_of_a_rule():
     assert type(restored) is cls
     assert restored.get_config() == config
     assert keras.saving.get_registered_object('nos_tf>FirstOfTests') is cls
+    assert cls.__module__ == __name__
     assert optimizer_class('m g^2 x exp *', name='FirstOfTests', learning_rate=0.5) is cls
     with pytest.raises(ValueError, match='taken'):
         optimizer_class('m g^2 x exp *', name='FirstOfTests', learning_rate=0.25)

@@ -64,7 +64,7 @@ def test_the_summary_is_json_without_loss():
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary == {
         'children': 3,
-        'trained': 2,
+        'window': 1,
         'distinct_rules': 2,
         'hit_rate': pytest.approx(1 / 3),
         'best_rule': 'm',

@@ -16,7 +16,7 @@ import tensorflow as tf
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers import interpreter
-from nos_tf.tasks.child import PAPER_LEARNING_RATES, Child
+from nos_tf.tasks.child import PAPER_LEARNING_RATES, Child, _Run
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits, Images, Split, TfdsImages
 
@@ -121,7 +121,7 @@ def steps(trainer, oracle):
     @tf.function(autograph=False)
     def train(weights, token_ids, rate, last_step):
         start = interpreter.initial_state(weights), CHILD.network.initial_statistics()
-        return trainer._steps(*start, token_ids, rate, seed, trainer._order(seed), last_step)
+        return trainer._steps(*start, _Run(token_ids, rate, seed, trainer._order(seed)), last_step)
 
     def call(rule, rate, last_step, weights=oracle.weights):
         ids = tf.constant(parse(rule).token_ids)

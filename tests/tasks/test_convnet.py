@@ -174,5 +174,5 @@ def test_initial_weights_are_a_function_of_the_seed():
 
 
 def test_filters_must_be_positive():
-    with pytest.raises(ValueError, match=r'ConvNet.filters = 0: must be at least 1'):
+    with pytest.raises(ValueError, match=r'ConvNet.filters = 0: must be a whole number, at least 1'):
         ConvNet(filters=0)

@@ -3,12 +3,12 @@ import sys
 
 import tensorflow as tf
 
-from nos_tf.tasks.machine import processor, use_one_thread
+from nos_tf.tasks.machine import processor, use_one_cpu_thread
 
 
 def test_one_thread_is_set_and_may_be_set_again():
-    use_one_thread()
-    use_one_thread()
+    use_one_cpu_thread()
+    use_one_cpu_thread()
     assert tf.config.threading.get_intra_op_parallelism_threads() == 1
     assert tf.config.threading.get_inter_op_parallelism_threads() == 1
 
