@@ -11,7 +11,7 @@ import json
 import sqlite3
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,10 +110,10 @@ class Store:
         with ExitStack() as stack, explained(self.path):
             stack.enter_context(lock_directory(run_dir))
             self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
-            self._db.execute('PRAGMA journal_mode = WAL')
-            self._db.execute('PRAGMA synchronous = FULL')
             _check(self._db, self.path)
             self._prepare(identity)
+            self._db.execute('PRAGMA journal_mode = WAL')  # a report can be read while the search writes
+            self._db.execute('PRAGMA synchronous = FULL')
             self._held = stack.pop_all()
 
     def _prepare(self, identity: Mapping[str, Any]) -> None:
@@ -150,7 +150,9 @@ class Store:
                 raise
 
     def close(self) -> None:
-        """Lets others have the run directory."""
+        """Leaves one file, without a journal beside it, and lets others have the run directory."""
+        with suppress(sqlite3.Error):  # somebody is reading
+            self._db.execute('PRAGMA journal_mode = DELETE')
         self._held.close()
 
     def save_outcome(self, program: UpdateRule, seed: int, outcome: Outcome) -> None:

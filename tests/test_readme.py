@@ -1,0 +1,39 @@
+"""The README: its links lead somewhere, its code runs, and its rules are what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nos_tf import UpdateRule
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / 'README.md').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('link', re.findall(r'\]\((?!https?:)([^)#]+)', TEXT))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_files_that_are_named_exist():
+    named = set(re.findall(r'\b(?:gin|launch|benchmarks|nos_tf)/[\w/]+\.(?:py|gin)\b', TEXT))
+    assert len(named) >= 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_nothing_is_left_to_fill_in():
+    assert not re.search(r'@[A-Z_]{3,}@|TODO', TEXT)
+
+
+def test_code_runs():
+    (code,) = re.findall(r'```python\n(.*?)```', TEXT, flags=re.DOTALL)
+    names = {}
+    exec(code, names)  # noqa: S102 - it is our own
+    assert names['model'].optimizer.rule == UpdateRule.parse('powersign')
+
+
+def test_notations_of_powersign_are_one_rule():
+    rows = re.findall(r'^\| (?:infix|tokens|name)[^|]*\| (.*?) \|$', TEXT, flags=re.MULTILINE)
+    texts = [text for row in rows for text in re.findall(r'`([^`]+)`', row)][:4]
+    assert [UpdateRule.parse(text) for text in texts] == [UpdateRule.parse('powersign')] * 4
