@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nos_tf import UpdateRule
+from nos_tf.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -37,3 +38,9 @@ def test_notations_of_powersign_are_one_rule():
     rows = re.findall(r'^\| (?:infix|tokens|name)[^|]*\| (.*?) \|$', TEXT, flags=re.MULTILINE)
     texts = [text for row in rows for text in re.findall(r'`([^`]+)`', row)][:4]
     assert [UpdateRule.parse(text) for text in texts] == [UpdateRule.parse('powersign')] * 4
+
+
+def test_what_it_says_of_a_rule_is_what_the_command_prints(capsys):
+    ((rule, output),) = re.findall(r"^\$ \S+ -m nos_tf '([^']+)'\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE)
+    assert main([rule]) == 0
+    assert capsys.readouterr().out == output

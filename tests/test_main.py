@@ -1,0 +1,186 @@
+"""`python -m nos_tf RULE`: what it prints is asserted line by line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nos_tf.__main__ import main
+from nos_tf.dsl.known import KNOWN_RULES
+
+POWERSIGN = r"""
+infix           g * exp(sign(g) * sign(m))
+tokens          sign(g) sign(m) x x * g t1 x exp *
+LaTeX           g \cdot e^{\operatorname{sign}(g) \cdot \operatorname{sign}(\hat{m})}
+iterations      2
+slots           m: 4 bytes per parameter in float32 (Adam: 8)
+stochastic      no
+reads gradient  yes
+canonical form  g * exp(sign(g) * sign(m))
+                sign(g) sign(m) x x * g t1 x exp *
+equals          powersign (by canonical form)
+""".lstrip()
+
+
+def printed(capsys: pytest.CaptureFixture, *argv: str) -> str:
+    """Standard output of a command that succeeds and complains of nothing."""
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert err == ''
+    return out
+
+
+def values(capsys: pytest.CaptureFixture, *argv: str) -> dict[str, str]:
+    """Label -> value; the tokens of the canonical form have an empty label."""
+    return {line[:16].strip(): line[16:] for line in printed(capsys, *argv).splitlines()}
+
+
+@pytest.mark.parametrize(
+    'argv',
+    [
+        ['powersign'],
+        ['PowerSign'],
+        ['g * exp(sign(g) * sign(m))'],
+        ['g', '*', 'exp(sign(g)', '*', 'sign(m))'],
+        ['g * e^{sign(g)*sign(m\u0302)}'],
+        ['sign(g) sign(m) x x * g t1 x exp *'],
+        ['sign(g)', 'sign(m)', 'x', 'x', '*', 'g', 't1', 'x', 'exp', '*'],
+    ],
+)
+def test_powersign_in_all_notations(argv, capsys):
+    assert printed(capsys, *argv) == POWERSIGN
+
+
+def test_adam(capsys):
+    found = values(capsys, 'adam')
+    assert found['slots'] == 'm v: 8 bytes per parameter in float32 (Adam: 8)'
+    assert found['tokens'] == 'adam adam x x left'
+    assert found['LaTeX'] == r'\text{ADAM}'
+    assert found['equals'] == 'adam (by canonical form)'
+
+
+def test_a_stochastic_rule(capsys):
+    found = values(capsys, 'drop(m, 0.3) + g')
+    assert found == {
+        'infix': 'drop(m, 0.3) + g',
+        'tokens': 'm g drop(0.3) x +',
+        'LaTeX': r'\operatorname{drop}(\hat{m}, 0.3) + g',
+        'iterations': '1',
+        'slots': 'm: 4 bytes per parameter in float32 (Adam: 8)',
+        'stochastic': 'yes',
+        'reads gradient': 'yes',
+        'canonical form': 'g + drop(m, 0.3)',
+        '': 'g m x drop(0.3) +',
+        'equals': 'sgd_plus_drop30_momentum (by canonical form)',
+    }
+
+
+def test_a_stochastic_rule_is_equal_by_canonical_form_only(capsys):
+    found = values(capsys, 'drop(g, 0.3) * exp(sign(g * m))')  # drop30_powersign, were it not for sign(g * m)
+    assert found['equals'] == 'no known rule'
+
+
+def test_a_rule_that_only_its_fingerprint_betrays(capsys):
+    found = values(capsys, 'g * exp(sign(g * m))')
+    assert found['canonical form'] == 'g * exp(sign(g * m))'
+    assert found['equals'] == 'powersign (by fingerprint)'
+
+
+def test_slots_are_those_of_the_canonical_form(capsys):
+    found = values(capsys, 'v gamma x x * g m x x left')
+    assert found['iterations'] == '2'
+    assert found['slots'] == 'none: 0 bytes per parameter in float32 (Adam: 8)'
+    assert (found['canonical form'], found['']) == ('g', 'g g x x left')
+    assert found['equals'] == 'sgd (by canonical form)'
+
+
+def test_a_rule_without_a_gradient(capsys):
+    found = values(capsys, '1e-3*w + noise')
+    assert (found['reads gradient'], found['stochastic'], found['equals']) == ('no', 'yes', 'no known rule')
+
+
+@pytest.mark.parametrize(
+    ('argv', 'tokens'),
+    [
+        (['-g'], 'g g -x x left'),
+        (['--', '-g'], 'g g -x x left'),
+        (['-g * m'], 'g m -x x *'),
+        (['-1e-3*w'], '1e-3*w 1e-3*w -x x left'),
+        (['--', '--g'], 'g g -x x left t1 t1 -x x left'),
+        (['g', 'm', 'x', '-x', '-'], 'g m x -x -'),
+    ],
+)
+def test_rules_with_a_minus_are_no_options(argv, tokens, capsys):
+    assert values(capsys, *argv)['tokens'] == tokens
+
+
+def test_a_long_rule_stays_on_one_line(capsys):
+    rule = 'm' + ' * sign(drop(sign(drop(g, 0.1)), 0.1))' * 6
+    found = values(capsys, rule)
+    assert len(rule) > 200
+    assert found['infix'] == rule
+    assert len(found) == 10
+
+
+def test_the_known_rules(capsys):
+    header, *rows = [line.rstrip() for line in printed(capsys, '--list').splitlines()]
+    assert header.split() == ['name', 'infix', 'slots', 'source']
+    assert [row.split()[0] for row in rows] == list(KNOWN_RULES)
+    assert len(rows) == 23
+    assert [' '.join(row.split()) for row in rows if row.startswith(('sgd ', 'powersign '))] == [
+        'sgd g none Robbins & Monro 1951',
+        'powersign g * exp(sign(g) * sign(m)) m Bello et al. 2017, Table 1',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('argv', 'says'),
+    [
+        (['exp(g'], "error: cannot read the rule 'exp(g' at its end: expected ')'"),
+        (['g', '+', '?'], "error: cannot read the rule 'g + ?' at character 5 ('?'): no rule contains this character"),
+        (['-g?'], "error: cannot read the rule '-g?' at character 3 ('?'): no rule contains this character"),
+        (['g\n+ ?'], r"error: cannot read the rule 'g\n+ ?' at character 5 ('?'): no rule contains this character"),
+        (
+            ['g', 'm', '-x'],
+            'error: 3 tokens (g m -x): a rule has 5 for each iteration (op1 op2 u1 u2 b), and 1 to 10 iterations',
+        ),
+        (
+            [''],
+            'error: an empty text is no rule: write tokens, an infix expression or the name of a known rule',
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(argv, says, capsys):
+    assert main(argv) == 2
+    assert capsys.readouterr() == ('', f'{says}\n')
+
+
+@pytest.mark.parametrize(
+    ('argv', 'says'),
+    [
+        ([], 'give a rule, or --list'),
+        (['powersign', '--list'], 'give a rule, or --list'),
+        (['--lst'], 'unrecognized arguments: --lst'),
+    ],
+)
+def test_an_unfit_command_shows_the_usage(argv, says, capsys):
+    with pytest.raises(SystemExit, match='^2$'):
+        main(argv)
+    out, err = capsys.readouterr()
+    assert out == ''
+    assert err.startswith('usage: python -m nos_tf ')
+    assert err.endswith(f'error: {says}\n')
+
+
+def test_help_has_an_example(capsys):
+    with pytest.raises(SystemExit, match='^0$'):
+        main(['--help'])
+    assert "Example: python -m nos_tf 'g * exp(sign(g) * sign(m))'" in capsys.readouterr().out
+
+
+def test_the_module_is_a_command():
+    command = [sys.executable, '-m', 'nos_tf', 'powersign']
+    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, POWERSIGN)
+    assert 'Traceback' not in run.stderr
