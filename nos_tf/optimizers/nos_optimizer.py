@@ -5,6 +5,7 @@ import random
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -80,11 +81,18 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         for variable in variables[:-1]:
             self._first_elements.append(self._first_elements[-1] + math.prod(variable.shape))
 
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Updates the variables; sparse gradients are made dense first: Keras clips and scales what the rule reads."""
+        variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
+        if len(grads) == len(variables):  # else Keras says what is wrong
+            grads = [_dense(gradient, variable.shape) for gradient, variable in zip(grads, variables, strict=True)]
+        super().apply(grads, trainable_variables if trainable_variables is None else variables)
+
     def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         """Updates one variable and its slots."""
         index = self._get_variable_index(variable)
         dtype = keras.backend.standardize_dtype(variable.dtype)
-        gradient = ops.cast(_dense(gradient, variable.shape), dtype)
+        gradient = ops.cast(gradient, dtype)
         step = self.iterations + 1  # Keras counts a step once it is done
         averages = {}
         for name, slots in self._slots.items():
@@ -157,10 +165,10 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
 
 
 def _dense(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The gradient as one tensor: TensorFlow gives that of an Embedding as `tf.IndexedSlices`."""
+    """The gradient as one tensor, or None: TensorFlow gives that of an Embedding as `tf.IndexedSlices`."""
     if hasattr(gradient, 'dense_shape'):
         return ops.scatter(ops.expand_dims(gradient.indices, -1), gradient.values, shape)
-    return ops.convert_to_tensor(gradient)
+    return gradient
 
 
 def _checked_seed(seed: int) -> int:

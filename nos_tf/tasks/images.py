@@ -5,6 +5,7 @@ the held-out validation set is the same for every rule, run and worker (Section 
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -198,9 +199,12 @@ def _read_tfds(source: TfdsImages) -> tuple[Split, Split, int]:
             raise FileNotFoundError('TfdsImages.download is False')
         builder.download_and_prepare()
     except Exception as error:  # tfds raises many kinds: unknown name, no network, no permission, a corrupt file
-        where = source.data_dir or 'TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set'
+        where = source.data_dir or os.environ.get(
+            'TFDS_DATA_DIR', '~/tensorflow_datasets, for TFDS_DATA_DIR is not set'
+        )
         arguments = f"'{source.dataset}'" + (f", data_dir='{source.data_dir}'" if source.data_dir else '')
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:120]
+        first_line = next(iter(str(error).strip().splitlines()), '')
+        reason = f'{type(error).__name__}: {first_line}'[:120]
         raise FileNotFoundError(
             f'no data set {source.dataset!r} in {where} ({reason}); with a network, '
             f'`python -c "import tensorflow_datasets as tfds; tfds.load({arguments})"` fetches it'

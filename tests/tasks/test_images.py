@@ -271,7 +271,11 @@ def test_missing_data_say_in_one_line_where_and_how(tmp_path, name):
     assert not (tmp_path / 'nothing').exists()
 
 
-def test_missing_data_elsewhere_name_the_variable():
+def test_missing_data_elsewhere_name_the_variable_or_its_value(monkeypatch, tmp_path):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"no data set 'no_such_data_set' in {tmp_path}"):
+        TfdsImages('no_such_data_set', download=False).load()
+    monkeypatch.delenv('TFDS_DATA_DIR')
     with pytest.raises(FileNotFoundError, match=r"TFDS_DATA_DIR.*tfds.load\('no_such_data_set'\)"):
         TfdsImages('no_such_data_set', download=False).load()
 
