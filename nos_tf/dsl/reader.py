@@ -102,6 +102,7 @@ class _Reader:
         return self.lexemes[self.position]
 
     def fail(self, expected: str, at: int | None = None) -> NoReturn:
+        """Raises the error that names a character, the next one unless `at` is given, and what is allowed there."""
         at = self.next.at if at is None else at
         found = f'character {at + 1} ({self.text[at]!r})' if at < len(self.text) else 'its end'
         shown = self.text if len(self.text) <= 80 else f'{self.text[:77]}...'
@@ -137,6 +138,7 @@ class _Reader:
         return value
 
     def sum(self) -> _Value:
+        """Products joined by + and -, from the left."""
         at = self.next.at
         value = self.product()
         while symbol := self.take('+', '-'):
@@ -149,6 +151,7 @@ class _Reader:
         return value
 
     def product(self) -> _Value:
+        """Factors joined by * and /, from the left; a number before w needs no sign."""
         at = self.next.at
         value = self.factor()
         while True:
@@ -166,6 +169,7 @@ class _Reader:
                 value = Combine(symbol, self.expression(value, at), self.expression(right, right_at))
 
     def decayed_weights(self, number: _Value, at: int) -> Expression:
+        """The operand that a number times w is."""
         assert isinstance(number, Decimal)
         for exponent in '4321':
             if abs(number) == Decimal(f'1e-{exponent}'):
@@ -174,6 +178,7 @@ class _Reader:
         self.fail(f'{number}*w is no operand; 1e-4*w, 1e-3*w, 1e-2*w and 1e-1*w are', at)
 
     def factor(self) -> _Value:
+        """A minus, a power of e, or an atom that may have an exponent."""
         self.nesting += 1
         if self.nesting > MAX_NESTING:
             self.fail(f'nested deeper than {MAX_NESTING} levels')
@@ -193,6 +198,7 @@ class _Reader:
         return result
 
     def power(self, base: _Value, at: int) -> _Value:
+        """The base to the exponent that comes next."""
         exponent_at = self.next.at
         exponent = self.factor()
         if isinstance(base, Decimal) and isinstance(exponent, Decimal) and base == 10 and abs(exponent) < 10:
@@ -206,6 +212,7 @@ class _Reader:
         return square if exponent == 2 else Combine('*', square, x)
 
     def atom(self) -> _Value:
+        """A number, an operand, a call, or a sum in brackets."""
         lexeme = self.next
         self.position += 1
         if lexeme.kind == 'number':
@@ -234,6 +241,7 @@ class _Reader:
         )
 
     def call(self, function: str) -> Expression:
+        """A function, whose name is read already, of what its brackets hold."""
         bar = function == 'log' and self.take('|')
         if not bar:
             self.require('(')
