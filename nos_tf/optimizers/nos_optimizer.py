@@ -32,7 +32,8 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         beta_3: decay of gamma, the running average of g^3.
         epsilon: the ε of `log`, `/`, `adam` and `rmsprop`.
         noise_stddev: standard deviation of the operand `noise`.
-        seed: of `drop` and `noise`, an int32; None draws one now, which `get_config` returns.
+        seed: of `drop` and `noise`, an int32; None draws one now from Python's `random`, which
+            `keras.utils.set_random_seed` seeds; `get_config` returns it.
         **keras_arguments: those of `keras.optimizers.Optimizer`: weight_decay, clipnorm, use_ema, name, ...
 
     Raises:
@@ -63,7 +64,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         rule = rule if isinstance(rule, UpdateRule) else UpdateRule.parse(rule)
         constants = RuleConstants(beta_1, beta_2, beta_3, epsilon, noise_stddev)
-        seed = random.SystemRandom().randrange(2**31) if seed is None else _checked_seed(seed)
+        seed = random.randrange(2**31) if seed is None else _checked_seed(seed)
         super().__init__(learning_rate, **keras_arguments)
         self.rule, self.constants, self.seed = rule, constants, seed
         self._program = rule.canonical().tokens

@@ -81,9 +81,9 @@ def _in_words(summary: dict[str, Any]) -> str:
     return (
         f'{summary["children"]} rules were sampled from a space of {summary["space_size"]:,}. '
         f'{summary["distinct_rules"]} of them were distinct and trained; the others ({summary["hit_rate"]:.0%}) had '
-        f'their reward from the store. The mean reward went from {summary["mean_reward_first_100"]:.3f} to '
-        f'{summary["mean_reward_last_100"]:.3f}. The highest reward, {summary["best_reward"]:.3f}, was that of '
-        f'{rule.infix}. The search took {summary["seconds"]:.0f} s.'
+        f'their reward from the store. The mean reward went from {summary["mean_reward_first_100"]:.3f} (first '
+        f'{summary["window"]}) to {summary["mean_reward_last_100"]:.3f} (last {summary["window"]}). The highest '
+        f'reward, {summary["best_reward"]:.3f}, was that of {rule.infix}. The search took {summary["seconds"]:.0f} s.'
     )
 
 
@@ -93,9 +93,9 @@ def _scores(scores: Sequence[Score]) -> list[str]:
         '<h2>On fresh seeds</h2>',
         _paragraph(
             f'The best rules and the known optimizers (shaded), trained under the same procedure with {seeds} seeds '
-            'that the search has not seen. Intervals are of 95% by Student’s t; differences are paired by seed. A rule '
-            'beats the best baseline only where its difference stays above zero; choosing the best of several rules '
-            'still flatters the winner.'
+            'that the search has not seen; the validation images are the same. Intervals are of 95% by Student’s t; '
+            'differences are paired by seed. A rule beats the best baseline only where its difference stays above '
+            'zero; choosing the best of several rules still flatters the winner.'
         ),
         _table(
             ['rule', 'in the search', 'mean accuracy', 'against the best baseline', 'learning rate'],

@@ -86,7 +86,7 @@ class Search:
             **self.child.identity(),
         }
 
-    def run(self, run_dir: Path) -> dict[str, Any]:
+    def run(self, run_dir: Path | str) -> dict[str, Any]:
         """Runs the search in a directory, or takes it up where it stopped: the same search, bit for bit.
 
         Args:
@@ -101,6 +101,7 @@ class Search:
         if keras.backend.backend() != 'tensorflow':
             raise RunError(f'a search runs on TensorFlow, not on KERAS_BACKEND={keras.backend.backend()}')
         use_one_cpu_thread()
+        run_dir = Path(run_dir)
         session = self._open(run_dir)
         with closing(session):
             self._search(session)

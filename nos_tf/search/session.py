@@ -51,8 +51,8 @@ class Session:
         self._evaluator, self._seed = evaluator, child.seed
         with ExitStack() as stack:
             self.store = stack.enter_context(closing(Store(run_dir, identity, task)))
-            if configuration := gin.operative_config_str():
-                write_whole(run_dir / 'config.gin', configuration)
+            if gin.config_str():
+                write_whole(run_dir / 'config.gin', gin.operative_config_str())
             self.tally = Tally()
             for row in self.store.results():
                 self.tally.add(row)

@@ -16,8 +16,14 @@ def use_one_cpu_thread() -> None:
     """
     threading = tf.config.threading
     if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) != (1, 1):
-        threading.set_intra_op_parallelism_threads(1)
-        threading.set_inter_op_parallelism_threads(1)
+        try:
+            threading.set_intra_op_parallelism_threads(1)
+            threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError as error:
+            raise RuntimeError(
+                'TensorFlow has started already with more than one thread, and rewards would depend on their number: '
+                'begin the search in a process that has computed nothing yet'
+            ) from error
     if tf.config.get_visible_devices('GPU'):
         tf.config.set_visible_devices([], 'GPU')
 

@@ -106,7 +106,7 @@ def test_the_page_tells_the_numbers_of_the_summary(page):
         '5 rules were sampled from a space of 1,234,567',
         '4 of them were distinct',
         '(20%)',
-        'from 0.675 to 0.356',  # halves of five children: two each
+        'from 0.675 (first 2) to 0.356 (last 2)',  # halves of five children: two each
         '0.838, was that of g * exp(sign(g) * sign(m))',
         'took 99 s',
     ):
