@@ -21,8 +21,9 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.interpreter import State
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import Batch, ConvNet
 from nos_tf.tasks.images import Digits, ImageSource, Split
+from nos_tf.tasks.layers import all_patch_moments
 from nos_tf.tasks.machine import processor, threads
 from nos_tf.tasks.race import Network, pick, race
 from nos_tf.version import __version__
@@ -165,7 +166,8 @@ class Trainer:
         if len(train.labels) % child.batch_size:
             raise ValueError(f'Child.batch_size = {child.batch_size}: must divide {len(train.labels)} examples')
         self.steps_per_epoch = len(train.labels) // child.batch_size
-        self._train = _constants(train)
+        images_and_labels = _constants(train)
+        self._train = Batch(*images_and_labels, all_patch_moments(images_and_labels[0]))
         self._validation = _constants(images.validation)
         self._outcome = tf.function(
             self._trace,
@@ -235,7 +237,7 @@ class Trainer:
         Stops early once every weight is NaN. That is for ever (NaN minus anything is NaN) and the network's answer is
         then the same whatever comes, so stopping changes no reward. The loss, NaN by then, says when to look.
         """
-        network, images, labels = self.child.network, *self._train
+        network = self.child.network
         first_step = state.step
 
         def learns(state: State, statistics: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
@@ -245,15 +247,8 @@ class Trainer:
             return (state.step < last_step) & ~lost
 
         def step(state: State, statistics: tf.Tensor, total: tf.Tensor) -> tuple[State, tf.Tensor, tf.Tensor]:
-            batch = run.order[state.step]
-            with tf.GradientTape() as tape:
-                tape.watch(state.weights)
-                logits, statistics = network.logits(
-                    state.weights, statistics, tf.gather(images, batch), self.classes, training=True
-                )
-                losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(labels, batch), logits)
-                loss = tf.reduce_mean(losses)
-            gradient = tape.gradient(loss, state.weights)
+            batch = Batch(*(tf.gather(part, run.order[state.step]) for part in self._train))
+            loss, gradient, statistics = network.gradient(state.weights, statistics, batch, self.classes)
             state = interpreter.update(
                 run.token_ids,
                 state,
@@ -274,9 +269,7 @@ class Trainer:
         count = labels.shape[0]
 
         def count_right(start: tf.Tensor, right: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            logits, _ = self.child.network.logits(
-                weights, statistics, images[start : start + batch], self.classes, training=False
-            )
+            logits = self.child.network.logits(weights, statistics, images[start : start + batch], self.classes)
             hits = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels[start : start + batch]
             return start + batch, right + tf.math.count_nonzero(hits, dtype=tf.int32)
 

@@ -5,33 +5,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import Batch, ConvNet
+from nos_tf.tasks.layers import patch_moments
+from tests.tasks.keras_twin import flat, keras_model, set_statistics, set_weights, statistics_of
 
 SHAPE, CLASSES, BATCH = (6, 5, 2), 4, 7
 NETWORK = ConvNet(filters=3)
 
 
-def keras_model(network, shape, classes, weights):
-    """The layers of Section 4.2, with the weights of the flat vector."""
-    model = keras.Sequential([keras.Input(shape)])
-    for _ in range(2):
-        model.add(keras.layers.Conv2D(network.filters, 3, padding='same', use_bias=False))
-        model.add(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3))
-        model.add(keras.layers.ReLU())
-    model.add(keras.layers.Flatten())
-    model.add(keras.layers.Dense(classes))
-    start = 0
-    for variable in model.trainable_variables:
-        size = int(np.prod(variable.shape))
-        variable.assign(np.reshape(weights[start : start + size], variable.shape))
-        start += size
-    assert start == len(weights)
+def twin(weights):
+    model = keras_model(NETWORK, SHAPE, CLASSES)
+    set_weights(model, weights)
     return model
 
 
-def statistics_of(model):
-    """[layer, moment, filter] as `ConvNet` keeps them."""
-    return np.reshape([variable.numpy() for variable in model.non_trainable_variables], [2, 2, -1])
+def batch_of(images, labels):
+    return Batch(images, labels, patch_moments(images))
 
 
 @pytest.fixture(scope='module')
@@ -45,33 +34,59 @@ def data():
     return weights, statistics, images, random.integers(0, CLASSES, [BATCH]).astype(np.int32)
 
 
-@pytest.mark.parametrize('training', [True, False])
-def test_logits_loss_and_gradient_are_those_of_keras(data, training):
+def loss_of(logits, labels):
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
+def test_logits_are_those_of_keras(data):
+    weights, statistics, images, _ = map(tf.constant, data)
+    model = twin(data[0])
+    set_statistics(model, data[1])
+    logits = NETWORK.logits(weights, statistics, images, CLASSES)
+    np.testing.assert_allclose(logits, model(images, training=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('images_a_chunk', [BATCH, 2, 1])
+def test_loss_and_gradient_are_those_of_keras(data, images_a_chunk, monkeypatch):
+    monkeypatch.setattr('nos_tf.tasks.convnet.CHUNK_BYTES', 4 * 6 * 5 * 3 * images_a_chunk)
     weights, statistics, images, labels = map(tf.constant, data)
-    model = keras_model(NETWORK, SHAPE, CLASSES, data[0])
-    for variable, value in zip(model.non_trainable_variables, data[1].reshape(4, -1), strict=True):
-        variable.assign(value)
-
-    def loss_of(logits):
-        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-
+    model = twin(data[0])
     with tf.GradientTape() as tape:
-        tape.watch(weights)
-        logits, after = NETWORK.logits(weights, statistics, images, CLASSES, training=training)
-        loss = loss_of(logits)
-    with tf.GradientTape() as keras_tape:
-        keras_logits = model(images, training=training)
-        keras_loss = loss_of(keras_logits)
-    variables = [variable.value for variable in model.trainable_variables]
-    keras_gradient = np.concatenate([np.ravel(g) for g in keras_tape.gradient(keras_loss, variables)])
+        keras_loss = loss_of(model(images, training=True), labels)
+    expected = flat(tape.gradient(keras_loss, [variable.value for variable in model.trainable_variables]))
 
-    np.testing.assert_allclose(logits, keras_logits, rtol=1e-4, atol=1e-4)
-    gradient = tape.gradient(loss, weights).numpy()
-    assert np.abs(gradient).min() < 1e-2 < 0.1 < np.abs(gradient).max()
-    np.testing.assert_allclose(gradient, keras_gradient, rtol=1e-3, atol=1e-5)
-    assert after.shape == [2, 2, NETWORK.filters]
-    if not training:
-        np.testing.assert_array_equal(after, statistics)
+    loss, gradient, _ = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
+    np.testing.assert_allclose(loss, keras_loss, rtol=1e-5)
+    assert np.abs(expected).min() < 1e-2 < 0.1 < np.abs(expected).max()
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_in_chunks_gives_what_it_gives_whole(data, monkeypatch):
+    weights, statistics, images, labels = map(tf.constant, data)
+    whole = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
+    monkeypatch.setattr('nos_tf.tasks.convnet.CHUNK_BYTES', 4 * 6 * 5 * 3 * 2)
+    chunked = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
+    for one, other in zip(whole, chunked, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+        assert np.ndim(one) == 0 or not np.array_equal(one, other)  # it did go another way
+
+
+@pytest.mark.parametrize(
+    ('size', 'side', 'filters', 'chunks'), [(100, 32, 32, 5), (100, 8, 8, 1), (7, 256, 32, 7), (101, 32, 32, 1)]
+)
+def test_chunks_fit_the_cache_where_the_batch_divides(size, side, filters, chunks):
+    assert ConvNet(filters)._chunks(tf.TensorShape([size, side, side, 3])) == chunks
+    assert ConvNet(filters, bfloat16=True)._chunks(tf.TensorShape([size, side, side, 3])) == 1
+
+
+def test_bfloat16_gives_about_the_same_gradient(data):
+    weights, statistics, images, labels = map(tf.constant, data)
+    exact = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
+    rough = ConvNet(3, bfloat16=True).gradient(weights, statistics, batch_of(images, labels), CLASSES)
+    assert rough.gradient.dtype == rough.loss.dtype == tf.float32
+    assert np.corrcoef(exact.gradient, rough.gradient)[0, 1] > 0.99
+    assert float(rough.loss) == pytest.approx(float(exact.loss), rel=0.05)
+    assert rough.loss != exact.loss
 
 
 def test_running_statistics_are_those_of_keras_but_for_the_unbiased_variance(data):
@@ -80,12 +95,11 @@ def test_running_statistics_are_those_of_keras_but_for_the_unbiased_variance(dat
     The normalisation of the batch itself divides by N in both, so only the running variance differs, by N / (N − 1):
     one part in 102,400 for the paper's child.
     """
-    weights, statistics, images, _ = map(tf.constant, data)
-    model = keras_model(NETWORK, SHAPE, CLASSES, data[0])
-    for variable, value in zip(model.non_trainable_variables, data[1].reshape(4, -1), strict=True):
-        variable.assign(value)
+    weights, statistics, images, labels = map(tf.constant, data)
+    model = twin(data[0])
+    set_statistics(model, data[1])
     for _ in range(3):
-        _, statistics = NETWORK.logits(weights, statistics, images, CLASSES, training=True)
+        statistics = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES).statistics
         model(images, training=True)
     ours, theirs = statistics.numpy(), statistics_of(model)
     np.testing.assert_allclose(ours[:, 0], theirs[:, 0], rtol=1e-4, atol=1e-5)
@@ -105,25 +119,22 @@ def test_statistics_by_hand():
     kernel[1, 1] = 1.0  # the identity
     weights = tf.concat([kernel.ravel(), [1.0, 0.0], kernel.ravel(), [1.0, 0.0], tf.zeros(3)], 0)
     images = tf.reshape(tf.constant([1.0, 5.0, 3.0, 3.0]), [2, 1, 2, 1])  # mean 3, squares 4 + 4 over 3
-    _, statistics = network.logits(weights, network.initial_statistics(), images, 1, training=True)
+    batch = batch_of(images, tf.zeros([2], tf.int32))
+    _, _, statistics = network.gradient(weights, network.initial_statistics(), batch, 1)
     np.testing.assert_allclose(statistics[0, :, 0], [0.25 * 3, 0.75 + 0.25 * 8 / 3], rtol=1e-6)
 
 
-def test_running_statistics_carry_no_gradient(data):
-    weights, statistics, images, _ = map(tf.constant, data)
-    with tf.GradientTape() as tape:
-        tape.watch(weights)
-        _, after = NETWORK.logits(weights, statistics, images, CLASSES, training=True)
-        total = tf.reduce_sum(after)
-    assert tape.gradient(total, weights) is None
-
-
 def test_an_image_is_classified_alone_in_inference_and_in_company_in_training(data):
-    weights, statistics, images, _ = map(tf.constant, data)
-    for training, alike in ((False, True), (True, False)):
-        whole, _ = NETWORK.logits(weights, statistics, images, CLASSES, training=training)
-        part, _ = NETWORK.logits(weights, statistics, images[:3], CLASSES, training=training)
-        assert np.allclose(whole[:3], part, atol=1e-4) == alike
+    weights, statistics, images, labels = map(tf.constant, data)
+    whole = NETWORK.logits(weights, statistics, images, CLASSES)
+    part = NETWORK.logits(weights, statistics, images[:3], CLASSES)
+    np.testing.assert_allclose(whole[:3], part, atol=1e-4)
+    of_each = [
+        NETWORK.gradient(weights, statistics, batch_of(images[i:j], labels[i:j]), CLASSES).loss * (j - i)
+        for i, j in ((0, 3), (3, BATCH))
+    ]
+    together = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES).loss * BATCH
+    assert abs(together - sum(of_each)) > 0.02
 
 
 def test_number_of_weights_of_the_paper():
@@ -132,7 +143,7 @@ def test_number_of_weights_of_the_paper():
     shapes = network.shapes((32, 32, 3), 10)
     assert shapes['kernel_1'] == (3, 3, 3, 32)
     assert shapes['kernel_2'] == (3, 3, 32, 32)
-    assert shapes['dense'] == (32 * 32 * 32, 10)
+    assert shapes['dense'] == (10, 32 * 32 * 32)
     count = sum(int(np.prod(shape)) for shape in shapes.values())
     assert count == (3 * 3 * 3 * 32 + 2 * 32) + (3 * 3 * 32 * 32 + 2 * 32) + (32 * 32 * 32 * 10 + 10) == 337_898
     assert network.initial_weights((32, 32, 3), 10, tf.constant(0)).shape == [count]

@@ -15,6 +15,7 @@ from nos_tf.dsl.space import SearchSpace
 from nos_tf.optimizers import interpreter
 from nos_tf.tasks.child import _Run
 from nos_tf.tasks.convnet import ConvNet
+from tests.tasks.keras_twin import flat, keras_model, set_statistics, set_weights, statistics_of
 from tests.tasks.small import CHILD
 
 VALIDATION = 500
@@ -42,31 +43,12 @@ class Oracle:
         self.order = trainer._order(tf.constant(CHILD.seed)).numpy()
         self.weights = CHILD.network.initial_weights((8, 8, 1), 10, tf.constant(CHILD.seed)).numpy()
         self.images = CHILD.images.load()
-        filters = CHILD.network.filters
-        self.model = keras.Sequential(
-            [
-                keras.Input((8, 8, 1)),
-                keras.layers.Conv2D(filters, 3, padding='same', use_bias=False),
-                keras.layers.BatchNormalization(momentum=0.9),
-                keras.layers.ReLU(),
-                keras.layers.Conv2D(filters, 3, padding='same', use_bias=False),
-                keras.layers.BatchNormalization(momentum=0.9),
-                keras.layers.ReLU(),
-                keras.layers.Flatten(),
-                keras.layers.Dense(10, activation='softmax'),
-            ]
-        )
-        self.fresh_statistics = [variable.numpy() for variable in self.model.non_trainable_variables]
-        self.loss = keras.losses.SparseCategoricalCrossentropy()
+        self.model = keras_model(CHILD.network, (8, 8, 1), 10)
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def start(self):
-        start = 0
-        for variable in self.model.trainable_variables:
-            size = int(np.prod(variable.shape))
-            variable.assign(np.reshape(self.weights[start : start + size], variable.shape))
-            start += size
-        for variable, value in zip(self.model.non_trainable_variables, self.fresh_statistics, strict=True):
-            variable.assign(value)
+        set_weights(self.model, self.weights)
+        set_statistics(self.model, CHILD.network.initial_statistics())
 
     def train(self, rule, rate, steps):
         """The losses of the steps."""
@@ -89,7 +71,7 @@ class Oracle:
         return losses
 
     def flat(self):
-        return np.concatenate([variable.numpy().ravel() for variable in self.model.trainable_variables])
+        return flat(self.model.trainable_variables)
 
     def accuracy(self):
         answer = self.model(self.images.validation.images, training=False).numpy()
@@ -127,8 +109,7 @@ def test_weights_and_statistics_after_five_steps_are_those_of_keras(oracle, step
     assert state.step == 5
     assert np.median(moved) > 1e-3
     np.testing.assert_allclose(state.weights, oracle.flat(), atol=1e-4)
-    keras_statistics = np.reshape([v.numpy() for v in oracle.model.non_trainable_variables], [2, 2, -1])
-    np.testing.assert_allclose(statistics, keras_statistics, rtol=2e-3, atol=1e-4)  # N − 1 against N
+    np.testing.assert_allclose(statistics, statistics_of(oracle.model), rtol=2e-3, atol=1e-4)  # N − 1 against N
 
 
 @pytest.mark.parametrize('rule', ['sgd', 'adam'])
@@ -162,7 +143,7 @@ def test_accuracy_counts_a_last_batch_that_is_not_full():
     weights = CHILD.network.initial_weights((8, 8, 1), 10, tf.constant(3))
     statistics = CHILD.network.initial_statistics()
     validation = CHILD.images.load().validation
-    logits, _ = CHILD.network.logits(weights, statistics, validation.images, 10, training=False)
+    logits = CHILD.network.logits(weights, statistics, validation.images, 10)
     right = np.sum(np.argmax(logits, axis=1) == validation.labels)
     assert 0 < right < VALIDATION
     assert float(trainer._accuracy(weights, statistics)) == np.float32(right / VALIDATION)
