@@ -20,6 +20,8 @@ from nos_tf.dsl.space import SearchSpace
 Metrics = dict[str, float]
 State = dict[str, np.ndarray]
 
+KL = 1  # in the seed of a sample that is for the KL, so that it is no batch's
+
 
 class Samples(NamedTuple):
     """Rules as the policy wrote them: choices, int32 `[B, T]`, and log p(rule) as it wrote them, float32 `[B]`."""
@@ -82,6 +84,8 @@ class PolicyAgent:
       seed: of the samples.
       solver: takes the steps.
       max_kl: the most nats that one step may change the policy.
+      kl_samples: rules drawn afresh for each update, on which KL and Fisher matrix are estimated beside the batch; they
+        need no child. 0 for the batch alone.
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       clip: of the ratios in the surrogate, as `trpo.surrogate` has it; None for none.
@@ -96,11 +100,13 @@ class PolicyAgent:
         max_kl: float,
         entropy_coefficient: float,
         baseline_decay: float,
+        kl_samples: int = 0,
         clip: float | None = None,
     ) -> None:
-        self.policy, self.seed = policy, seed
+        self.policy, self.seed, self.kl_samples = policy, seed, kl_samples
         self.solver, self.max_kl, self.entropy_coefficient, self.clip = solver, max_kl, entropy_coefficient, clip
         self.baseline = Baseline(baseline_decay)
+        self.updates = 0
         self._weights = [variable.value for variable in policy.trainable_variables]
         self._shapes = [weight.shape for weight in self._weights]
         dtype = self._weights[0].dtype
@@ -111,33 +117,49 @@ class PolicyAgent:
 
     def propose(self, count: int, iteration: int) -> Samples:
         """Returns count samples of the policy as it is: a pure function of (weights, seed, iteration)."""
-        seed = np.random.SeedSequence([self.seed, iteration]).generate_state(2).view(np.int32)
+        return self._sample(count, self.seed, iteration)
+
+    def _sample(self, count: int, *entropy: int) -> Samples:
+        seed = np.random.SeedSequence(entropy).generate_state(2).view(np.int32)
         choices, log_probs = self.policy.sample(tf.constant(count), tf.constant(seed))
         return Samples(choices.numpy(), log_probs.numpy())
 
     def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
         """Takes one solver step for rules `[B, T]`, their rewards `[B]` and their log_probs `[B]`, as proposed."""
-        batch = checked_batch(len(self.policy.heads), choices, rewards, log_probs)
+        batch = checked_batch(self.policy.space, choices, rewards, log_probs)
         baseline, advantages = self.baseline.compare(batch.rewards)
         inputs = [tf.constant(x, self._weights[0].dtype) for x in (advantages, batch.log_probs)]
-        metrics, self.memory = self._traced_step(tf.constant(batch.choices), *inputs, self.memory)
+        prefixes = batch.choices
+        if self.kl_samples:
+            fresh = self._sample(self.kl_samples, self.seed, self.updates, KL)
+            prefixes = np.concatenate([prefixes, fresh.choices])
+        metrics, self.memory = self._traced_step(tf.constant(prefixes), *inputs, self.memory)
+        self.updates += 1
         return {'baseline': baseline} | {name: float(value) for name, value in metrics.items()}
 
     def _step(
         self, choices: tf.Tensor, advantages: tf.Tensor, log_probs: tf.Tensor, memory: tuple
     ) -> tuple[dict, tuple]:
-        """Moves the weights; returns the metrics, scalars, and the solver's next memory."""
+        """Moves the weights; returns the metrics, scalars, and the solver's next memory.
+
+        The choices are `[B + M, T]`, the batch and M = kl_samples more rules; advantages and log_probs are `[B]`.
+        """
+        count = tf.shape(advantages)[0]
+        batch = choices[:count]
+
+        def objective(logits: tf.Tensor) -> tf.Tensor:
+            return trpo.surrogate(logits[:count], batch, advantages, log_probs, self.entropy_coefficient, self.clip)
+
         problem = trpo.Problem(
-            lambda theta: self.policy.logits_at(trpo.unflatten(theta, self._shapes), choices),
-            lambda logits: trpo.surrogate(logits, choices, advantages, log_probs, self.entropy_coefficient, self.clip),
+            lambda theta: self.policy.logits_at(trpo.unflatten(theta, self._shapes), choices), objective
         )
         theta = trpo.flatten(self._weights)
         logits = problem.logits(theta)
         step, memory = self.solver.solve(problem, theta, memory, self.max_kl)
         self._assign(step.theta)
         metrics = {
-            'log_prob': tf.reduce_mean(log_prob(logits, choices)),
-            'entropy': entropy(logits),
+            'log_prob': tf.reduce_mean(log_prob(logits[:count], batch)),
+            'entropy': entropy(logits[:count]),
             'kl': step.kl,
             'step_size': tf.norm(step.theta - theta),
             'improvement': step.improvement,
@@ -150,10 +172,11 @@ class PolicyAgent:
             weight.assign(value)
 
     def state(self) -> State:
-        """Returns the weights as one vector, the solver's memory, and the baseline (NaN before the first batch)."""
+        """Returns the weights as one vector, the solver's memory, the baseline (NaN before any batch), and a count."""
         value = math.nan if self.baseline.value is None else self.baseline.value
         memory = {f'solver_{i}': np.array(x) for i, x in enumerate(self.memory)}
-        return {'weights': np.array(trpo.flatten(self._weights)), 'baseline': np.array(value)} | memory
+        weights = np.array(trpo.flatten(self._weights))
+        return {'weights': weights, 'baseline': np.array(value), 'updates': np.array(self.updates)} | memory
 
     def restore(self, state: State) -> None:
         """Takes up a state; raises ValueError for one of another shape, and changes nothing then."""
@@ -161,6 +184,7 @@ class PolicyAgent:
         self._assign(tf.constant(state['weights']))
         value = float(state['baseline'])
         self.baseline.value = None if math.isnan(value) else value
+        self.updates = int(state['updates'])
         memory = [tf.constant(state[f'solver_{i}']) for i in range(len(self.memory))]
         self.memory = tf.nest.pack_sequence_as(self.memory, memory)
 
@@ -174,7 +198,7 @@ class UniformAgent:
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
-        self._masks, self._seed = space.masks, seed
+        self._space, self._masks, self._seed = space, space.masks, seed
 
     def propose(self, count: int, iteration: int) -> Samples:
         """Returns uniform samples, with their exact log-probabilities."""
@@ -190,7 +214,7 @@ class UniformAgent:
 
     def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
         """Learns nothing; estimates the entropy of the uniform policy from the batch."""
-        batch = checked_batch(len(self._masks), choices, rewards, log_probs)
+        batch = checked_batch(self._space, choices, rewards, log_probs)
         return {'log_prob': float(batch.log_probs.mean()), 'entropy': float(-batch.log_probs.mean())}
 
     def state(self) -> State:
@@ -210,18 +234,19 @@ class Batch(NamedTuple):
     log_probs: np.ndarray
 
 
-def checked_batch(steps: int, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Batch:
-    """Returns the batch of rules of T = steps tokens; raises ValueError where that is not what was given."""
+def checked_batch(space: SearchSpace, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Batch:
+    """Returns the batch of rules of a space; raises ValueError, naming the rule, where that is not what was given."""
     choices, rewards = np.asarray(choices, np.int32), np.asarray(rewards, np.float64)
     log_probs = np.asarray(log_probs, np.float32)
     count = len(rewards)
-    if count == 0 or choices.shape != (count, steps) or log_probs.shape != (count,):
+    if count == 0 or choices.shape != (count, space.num_steps) or log_probs.shape != (count,):
         given = f'choices {choices.shape}, rewards {rewards.shape}, log_probs {log_probs.shape}'
-        raise ValueError(f'expected choices [B, {steps}], rewards [B], log_probs [B] with B >= 1, not {given}')
-    if not (np.isfinite(rewards).all() and np.isfinite(log_probs).all()):
-        raise ValueError(
-            f'rewards {rewards} and log_probs {log_probs} must be finite: a child that diverges earns its accuracy'
-        )
+        expected = f'choices [B, {space.num_steps}], rewards [B], log_probs [B] with B >= 1'
+        raise ValueError(f'expected {expected}, not {given}')
+    for name, values in (('reward', rewards), ('log-probability', log_probs)):
+        for i in np.flatnonzero(~np.isfinite(values)):
+            rule = space.rule(choices[i]).infix
+            raise ValueError(f'the {name} of {rule} is {values[i]}: must be finite (divergence earns its accuracy)')
     return Batch(choices, rewards, log_probs)
 
 

@@ -64,7 +64,7 @@ class EvolutionAgent:
 
     def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
         """Takes rules `[B, T]` and their rewards `[B]` into the population, in place of the oldest."""
-        batch = checked_batch(self._choices.shape[1], choices, rewards, log_probs)
+        batch = checked_batch(self._space, choices, rewards, log_probs)
         for rule, reward in zip(batch.choices, batch.rewards, strict=True):
             place = self._count % len(self._rewards)
             self._choices[place], self._rewards[place] = rule, reward

@@ -37,6 +37,8 @@ class TRPO:
     Args:
       batch_size: children of one update.
       max_kl: delta, nats: the most that one update may change the policy.
+      kl_samples: rules that each update draws from the policy, beside the batch, to estimate the KL and the Fisher
+        matrix on; they need no child. 0: the batch alone.
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       units: size of the controller's LSTM.
@@ -46,6 +48,7 @@ class TRPO:
 
     batch_size: int = 5
     max_kl: float = 0.05
+    kl_samples: int = 0
     entropy_coefficient: float = 0.0015
     baseline_decay: float = 0.9
     units: int = 150
@@ -57,7 +60,7 @@ class TRPO:
 
     def start(self, space: SearchSpace, seed: int) -> PolicyAgent:
         """Returns an agent with a new policy."""
-        return _policy_agent(self, space, seed, self.solver, max_kl=self.max_kl)
+        return _policy_agent(self, space, seed, self.solver, max_kl=self.max_kl, kl_samples=self.kl_samples)
 
 
 @gin.register
@@ -174,6 +177,7 @@ def _policy_agent(
     solver: Solver,
     *,
     max_kl: float = np.inf,
+    kl_samples: int = 0,
     clip: float | None = None,
 ) -> PolicyAgent:
     """An agent with a new policy, by what all learners that have one share."""
@@ -182,6 +186,7 @@ def _policy_agent(
         seed,
         solver=solver,
         max_kl=max_kl,
+        kl_samples=kl_samples,
         entropy_coefficient=learner.entropy_coefficient,
         baseline_decay=learner.baseline_decay,
         clip=clip,

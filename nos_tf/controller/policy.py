@@ -71,7 +71,7 @@ class Policy(keras.Model):
     ) -> None:
         super().__init__(name='policy', dtype=dtype)
         uniform = _initializers(seed, weight_range)
-        self.units = units
+        self.space, self.units = space, units
         self.masks = _padded(space.masks)
         self.cell = keras.layers.LSTMCell(
             units,

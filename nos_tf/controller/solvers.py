@@ -205,6 +205,7 @@ LEGAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     'units': (_count, 'must be a whole number >= 1'),
     'weight_range': (_positive, 'must be > 0'),
     'max_kl': (_positive, 'must be > 0'),
+    'kl_samples': (lambda x: type(x) is int and x >= 0, 'must be a whole number >= 0'),
     'learning_rate': (_positive, 'must be > 0'),
     'entropy_coefficient': (lambda x: 0 <= x < math.inf, 'must be >= 0'),
     'baseline_decay': (lambda x: 0 <= x < 1, 'must be >= 0 and < 1'),

@@ -17,7 +17,11 @@ CG_TOLERANCE = 1e-10  # squared norm of the residual, below which the system cou
 
 
 class Problem(NamedTuple):
-    """What one batch asks of a solver: more of `surrogate(logits(theta))`."""
+    """What one batch asks of a solver: more of `surrogate(logits(theta))`.
+
+    The KL and the Fisher matrix are means over all the rules that `logits` reads: those of the batch, which `surrogate`
+    looks at, and perhaps more.
+    """
 
     logits: Callable[[tf.Tensor], tf.Tensor]  # theta [N] -> [B, T, K]
     surrogate: Callable[[tf.Tensor], tf.Tensor]  # logits [B, T, K] -> scalar

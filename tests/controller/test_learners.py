@@ -91,7 +91,8 @@ def test_rewards_that_are_not_finite_are_refused_and_teach_nothing(named):
     choices, log_probs = learner.propose(2, 0)
     before = learner.state()
     for bad in (np.nan, np.inf):
-        with pytest.raises(ValueError, match='must be finite'):
+        rule = SPACE.rule(choices[1]).infix
+        with pytest.raises(ValueError, match=f'^the reward of {re.escape(rule)} is {bad}: must be finite'):
             learner.update(choices, np.array([0.5, bad]), log_probs)
     assert all(np.array_equal(before[k], v, equal_nan=True) for k, v in learner.state().items())
 
@@ -147,6 +148,7 @@ def test_random_search_is_uniform_over_the_legal_choices():
     [
         (TRPO, {'max_kl': -1}, 'TRPO.max_kl = -1: must be > 0'),
         (TRPO, {'batch_size': 0}, 'TRPO.batch_size = 0: must be a whole number >= 1'),
+        (TRPO, {'kl_samples': -1}, 'TRPO.kl_samples = -1: must be a whole number >= 0'),
         (TRPO, {'entropy_coefficient': -0.1}, 'TRPO.entropy_coefficient = -0.1: must be >= 0'),
         (TRPO, {'baseline_decay': 1.0}, 'TRPO.baseline_decay = 1.0: must be >= 0 and < 1'),
         (TRPO, {'units': None}, 'TRPO.units = None: must be a whole number >= 1'),
@@ -164,17 +166,43 @@ def test_hyper_parameters_out_of_range_are_named(learner, arguments, message):
         learner(**arguments)
 
 
-def test_gin_makes_learners_whose_fields_are_their_hyper_parameters():
-    gin.parse_config('TRPO.batch_size = 7\nTRPO.solver = @AdamSurrogate()\nAdamSurrogate.max_steps = 30')
-    try:
-        learner = gin.get_configurable('TRPO')()
-    finally:
-        gin.clear_config()
+@pytest.fixture
+def made_by_gin():
+    """A function from bindings to the configurable that they name first, and no binding left after it."""
+
+    def make(bindings):
+        gin.parse_config(bindings)
+        return gin.get_configurable(bindings.partition('.')[0])()
+
+    yield make
+    gin.clear_config()
+
+
+@pytest.mark.parametrize(
+    'bindings, message',
+    [
+        ('TRPO.batch_size = 0', 'TRPO.batch_size = 0: must be a whole number >= 1'),
+        ('PPO.batch_size = 0', 'PPO.batch_size = 0: must be a whole number >= 1'),
+        ('Evolution.batch_size = 0', 'Evolution.batch_size = 0: must be a whole number >= 1'),
+        ('TRPO.max_kl = 0', 'TRPO.max_kl = 0: must be > 0'),
+        ('TRPO.max_kl = -0.01', 'TRPO.max_kl = -0.01: must be > 0'),
+        ('TRPO.kl_samples = 2.5', 'TRPO.kl_samples = 2.5: must be a whole number >= 0'),
+        ('NaturalGradient.damping = -1', 'NaturalGradient.damping = -1: must be >= 0'),
+        ('TRPO.solver = @NaturalGradient', 'must be @NaturalGradient() or @AdamSurrogate()'),
+    ],
+)
+def test_an_unfit_gin_binding_is_named(bindings, message, made_by_gin):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        made_by_gin(bindings)
+
+
+def test_gin_makes_learners_whose_fields_are_their_hyper_parameters(made_by_gin):
+    learner = made_by_gin('TRPO.batch_size = 7\nTRPO.solver = @AdamSurrogate()\nAdamSurrogate.max_steps = 30')
     assert type(learner) is TRPO
     assert learner == TRPO(batch_size=7, solver=AdamSurrogate(max_steps=30))
     assert repr(learner) == (
-        'TRPO(batch_size=7, max_kl=0.05, entropy_coefficient=0.0015, baseline_decay=0.9, units=150, weight_range=0.08, '
-        'solver=AdamSurrogate(learning_rate=1e-05, max_steps=30))'
+        'TRPO(batch_size=7, max_kl=0.05, kl_samples=0, entropy_coefficient=0.0015, baseline_decay=0.9, units=150, '
+        'weight_range=0.08, solver=AdamSurrogate(learning_rate=1e-05, max_steps=30))'
     )
     before = dataclasses.asdict(learner)
     learner.start(SPACE, 0)

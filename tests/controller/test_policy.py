@@ -65,15 +65,22 @@ def test_probability_is_one_over_the_legal_strings_and_zero_elsewhere(constraint
     assert (probabilities[~legal] == 0).all()
 
 
-@pytest.mark.parametrize('constraints', COMBINATIONS)
-def test_samples_are_legal_and_know_their_probability(constraints, eagerly):
-    space = small_space(2, **constraints)
+@pytest.mark.parametrize(
+    'iterations, constraints',
+    [
+        (iterations, constraints)
+        for iterations, constraints in itertools.product([1, 2, 3], COMBINATIONS)
+        if iterations > 1 or not constraints['reuse_temporaries']  # there is nothing to reuse in the first iteration
+    ],
+)
+def test_ten_thousand_samples_are_legal_and_know_their_probability(iterations, constraints, eagerly):
+    space = small_space(iterations, **constraints)
     policy = decided_policy(space, dtype='float32')
-    choices, log_probs = policy.sample(tf.constant(3000), tf.constant([1, 2]))
+    choices, log_probs = policy.sample(tf.constant(10_000), tf.constant([1, 2]))
     rules = {tuple(row) for row in choices.numpy().tolist()}
-    assert len(rules) > 20
+    assert len(rules) > min(20, space.size // 2)
     assert all(is_legal([b[i] for b, i in zip(space.choices, r, strict=True)], **constraints) for r in rules)
-    np.testing.assert_allclose(log_probs, policy.log_prob(choices), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(log_probs[:500], policy.log_prob(choices[:500]), rtol=1e-5, atol=1e-5)
 
 
 def test_samples_follow_the_probabilities():

@@ -100,6 +100,40 @@ def test_a_surrogate_that_is_not_finite_is_rejected(policy, solver):
     assert all(np.isfinite(x).all() for x in memory)
 
 
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+@pytest.mark.parametrize('solver', [NaturalGradient(cg_iterations=3), FAST_ADAM, AdamSteps(1e-3)], ids=repr)
+def test_a_gradient_that_is_not_finite_gives_no_step(policy, solver, bad):
+    batch = Batch(policy, 3)
+
+    @tf.custom_gradient
+    def sound(logits):
+        return batch.problem.surrogate(logits), lambda upstream: upstream * bad * tf.ones_like(logits)
+
+    step, memory = batch.solve(solver, problem=trpo.Problem(batch.problem.logits, sound))
+    assert not step.accepted.numpy()
+    assert step.theta.numpy().tobytes() == batch.theta.numpy().tobytes()
+    assert all(np.isfinite(x).all() for x in (*memory, step.kl, step.improvement))
+
+
+@pytest.mark.parametrize('solver', [NaturalGradient(cg_iterations=3), FAST_ADAM, AdamSteps(1e-3)], ids=repr)
+def test_a_kl_that_is_not_finite_is_rejected(policy, solver, monkeypatch):
+    batch = Batch(policy, 3)
+    monkeypatch.setattr(policies, 'kl_divergence', lambda old, new: tf.constant(math.nan))
+    step, memory = batch.solve(solver)
+    assert not step.accepted.numpy()
+    assert step.theta.numpy().tobytes() == batch.theta.numpy().tobytes()
+    assert all(np.isfinite(x).all() for x in (*memory, step.kl, step.improvement))
+
+
+@pytest.mark.parametrize('factor', [-1.0, math.nan])
+def test_a_fisher_matrix_that_is_not_positive_gives_no_step(policy, monkeypatch, factor):
+    batch = Batch(policy, 3)
+    monkeypatch.setattr(trpo, 'fisher_vector_product', lambda logits, theta, v: factor * v)
+    step, _ = batch.solve(NaturalGradient(cg_iterations=3, damping=0.1))
+    assert not step.accepted.numpy()
+    assert step.theta.numpy().tobytes() == batch.theta.numpy().tobytes()
+
+
 @pytest.mark.parametrize('solver', [NaturalGradient(cg_iterations=3), FAST_ADAM], ids=['natural', 'adam'])
 def test_a_flat_surrogate_gives_no_step(policy, solver):
     batch = Batch(policy, 3)

@@ -125,6 +125,22 @@ def test_fisher_vector_product_is_the_curvature_of_the_kl(small):
     assert np.linalg.norm(Fv - difference) <= 1e-6 * np.linalg.norm(Fv)
 
 
+def test_fisher_vector_product_is_what_the_kl_itself_rises_by(small):
+    """KL(theta + hv) + KL(theta - hv) = h^2 v^T F v + O(h^4): values alone, no derivative of ours."""
+    v = np.random.default_rng(1).normal(size=len(small.theta))
+    v /= np.linalg.norm(v)
+    old = small.logits(small.theta)
+
+    def second_difference(h):
+        ends = [policies.kl_divergence(old, small.logits(small.theta + sign * h * v)).numpy() for sign in (1, -1)]
+        return sum(ends) / h**2
+
+    h = 4e-3
+    extrapolated = (4 * second_difference(h / 2) - second_difference(h)) / 3
+    Fv = trpo.fisher_vector_product(small.logits, small.theta, tf.constant(v)).numpy()
+    assert extrapolated == pytest.approx(v @ Fv, rel=1e-6)
+
+
 def test_gradient_of_the_surrogate_is_the_policy_gradient_where_the_policy_stands(small):
     advantages, coefficient = np.array([0.3, -0.2, 0.5, -0.1]), 0.7
     with tf.GradientTape(persistent=True) as tape:

@@ -150,11 +150,22 @@ def test_an_unfit_binding_is_named(binding: str, says: str) -> None:
     assert '<class' not in str(error.value)
 
 
-def test_a_space_without_rules_is_refused() -> None:
-    with pytest.raises(RunError, match='no legal rule: SearchSpace.distinct_operands needs two operands'):
-        configured(
-            'gin/quickstart.gin', bindings=("SearchSpace.operands = ('g',)", 'SearchSpace.distinct_operands = True')
-        )
+@pytest.mark.parametrize(
+    ('bindings', 'says'),
+    [
+        (
+            ("SearchSpace.operands = ('g',)", 'SearchSpace.distinct_operands = True'),
+            'no legal rule: SearchSpace.distinct_operands needs two operands',
+        ),
+        (
+            ("SearchSpace.binaries = ('+',)", 'SearchSpace.no_final_addition = True'),
+            'no legal rule: SearchSpace.no_final_addition forbids the only binary function',
+        ),
+    ],
+)
+def test_a_space_without_rules_is_refused(bindings: tuple[str, ...], says: str) -> None:
+    with pytest.raises(RunError, match=says):
+        configured('gin/quickstart.gin', bindings=bindings)
 
 
 @pytest.mark.parametrize(
