@@ -2,12 +2,16 @@
 
 The canonical form merges what is bit-identical in floating point, and nothing else: unread iterations, `left`, repeated
 sub-expressions, the order of commutative operands, signs. It never needs more iterations than the rule it comes from.
-The fingerprint goes further, and may err: it compares float64 values on random probes.
+The fingerprint goes further, and may err: it compares float64 values on probes, which are finite, and random but for
+their zeros.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +29,12 @@ from nos_tf.dsl.primitives import (
 
 PROBES = 256
 SCALES = (1e-4, 1e-2, 1.0, 3.0)  # of the probes
-DIGITS = 9  # significant decimals that two equal functions share on every probe
+WIDE_PROBES = 512
+WIDE = (-8.0, 1.0)  # log10 of their magnitudes, from where epsilon matters to below where exp and log saturate
+TINY_PROBES = 64
+TINY = (-14.0, -8.0)  # log10: the cubes of such gradients vanish in float32, for `sign` too
+ZERO_PROBES = 16  # of each combination of zeros
+BITS = 30  # significant ones that two equal functions share on every probe
 
 _ONE, _G = Leaf('1'), Leaf('g')
 _POWERS: dict[tuple[Expression, Expression], Expression] = {(_G, _G): Leaf('g^2'), (_G, Leaf('g^2')): Leaf('g^3')}
@@ -177,14 +186,68 @@ def probes(constants: RuleConstants, scales: Sequence[float] = SCALES, count: in
     return Inputs(g=g, w=w, m=m, v=m**2 + spread**2, gamma=gamma**3, normal=normal, constants=constants)
 
 
+@lru_cache(maxsize=8)
+def _all_probes(constants: RuleConstants) -> Inputs:
+    """The probes of a fingerprint: of one scale each, of a scale for each operand, and with exact zeros."""
+    wide = _wide_probes(constants, WIDE_PROBES, WIDE)
+    return _joined([probes(constants), wide, _wide_probes(constants, TINY_PROBES, TINY), *_zero_probes(wide)])
+
+
+def _wide_probes(constants: RuleConstants, count: int, exponents: tuple[float, float]) -> Inputs:
+    """Inputs that differ in scale from each other, so that each `clip` meets either side of its limit.
+
+    The average of g^2 is kept above the share that the last gradients have in it, as it is in a training; weights are
+    ten times as large as the rest, for they are read in fractions.
+    """
+    random = np.random.Generator(np.random.PCG64(20170808))
+    draws = 10.0 ** random.uniform(*exponents, [6, count]) * random.choice([-1.0, 1.0], [6, count])
+    g, w, m, spread, gamma, normal = draws
+    v = spread**2 + (1 - constants.beta_2) * (g**2 + m**2)
+    return Inputs(g=g, w=10 * w, m=m, v=v, gamma=gamma**3, normal=normal, constants=constants)
+
+
+def _zero_probes(inputs: Inputs) -> list[Inputs]:
+    """Probes with exact zeros in all combinations of a training: weights of a bias, gradients of a dead unit.
+
+    Where the average of g^2 is zero there never was a gradient. Whether a zero is +0 or -0 is no matter: no function
+    of the language tells them apart, for a divisor has epsilon added, and +0 is what even -0 + 0 gives.
+    """
+    names = ('g', 'm', 'v', 'gamma', 'w')
+    subsets = chain.from_iterable(combinations(names, size) for size in range(1, len(names) + 1))
+    zeros = [zero for zero in subsets if 'v' not in zero or {'g', 'm', 'gamma'} <= set(zero)]
+    return [_taken(inputs, slice(i * ZERO_PROBES, (i + 1) * ZERO_PROBES), zero) for i, zero in enumerate(zeros)]
+
+
+def _taken(inputs: Inputs, which: slice, zeros: Sequence[str]) -> Inputs:
+    """Some of the probes, with zeros in place of what is named."""
+    return dataclasses.replace(inputs, **{k: x[which] * (k not in zeros) for k, x in _arrays(inputs).items()})
+
+
+def _joined(parts: Sequence[Inputs]) -> Inputs:
+    """The probes of all parts, one after the other."""
+    columns = [_arrays(part) for part in parts]
+    joined: dict[str, Any] = {k: np.concatenate([x[k] for x in columns]) for k in columns[0]}
+    return dataclasses.replace(parts[0], **joined)
+
+
+def _arrays(inputs: Inputs) -> dict[str, Any]:
+    return {field.name: getattr(inputs, field.name) for field in dataclasses.fields(inputs)[:-1]}  # less the constants
+
+
 @lru_cache(maxsize=65536)
 def fingerprint(tokens: tuple[str, ...], constants: RuleConstants) -> str:
     """A hash that equal functions share: of the values on fixed probes, or of the canonical form if stochastic."""
     canonical = canonical_tokens(tokens)
     expression = from_tokens(canonical)
     if is_stochastic(expression):
-        content = 'stochastic ' + ' '.join(canonical)
+        content = ('stochastic ' + ' '.join(canonical)).encode()
     else:
-        values = evaluate(expression, probes(constants)) + 0.0  # -0 becomes 0
-        content = ' '.join(f'{value:.{DIGITS - 1}e}' for value in values)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+        content = _rounded(evaluate(expression, _all_probes(constants))).tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Float64 of BITS significant bits, with one zero and one NaN: what differs by rounding has the same bytes."""
+    mantissas, exponents = np.frexp(values + 0.0)  # -0 becomes 0
+    rounded = np.ldexp(np.round(mantissas * 2.0**BITS), exponents - BITS)
+    return np.where(np.isnan(rounded), np.nan, rounded)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -186,6 +186,7 @@ def _is_token_notation(words: list[str]) -> bool:
     return len(words) > 1 and all(word in OPERAND_IDS or _OPERAND_WORD.fullmatch(word) for word in words[:2])
 
 
+@cache
 def _allowed(position: int) -> tuple[str, ...]:
     kind = position % STEPS_PER_ITERATION
     if kind < 2:

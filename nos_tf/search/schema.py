@@ -13,7 +13,7 @@ import numpy as np
 from nos_tf.dsl.rule import UpdateRule
 
 FILE_NAME = 'results.sqlite'
-VERSION = 2
+VERSION = 3
 
 TRAINED = 'trained'
 REJECTED = 'rejected: '  # and why

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from nos_tf.dsl.equivalence import evaluate
-from nos_tf.dsl.expression import to_infix
+from nos_tf.dsl.equivalence import _all_probes, evaluate
+from nos_tf.dsl.expression import Leaf, to_infix
 from nos_tf.dsl.primitives import Inputs, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
-from tests.rules import RANDOM, random_rules
+from tests.rules import OPERANDS, RANDOM, random_rules
 
 SAME_PROGRAM = [
     ('g * m', 'm * g'),
@@ -83,7 +83,6 @@ SAME_FUNCTION = [
     ('(g + m) + v', 'g + (m + v)'),
     ('exp(g) * exp(m)', 'exp(g + m)'),
     ('exp(log(exp(g)))', 'exp(g)'),
-    ('sign(g) * sign(g)', '1'),
     ('sign(exp(g))', '1'),
     ('g^2 * g^2', 'g * g^3'),
     ('g - m', '-(m - g)'),
@@ -110,6 +109,30 @@ OTHER_FUNCTION = [
     ('drop(g - g, 0.1)', 'drop(m - m, 0.1)'),  # one function, but of random numbers: never conflated by probes
     ('noise * (g * m)', '(noise * g) * m'),
     ('noise - noise', 'g - g'),
+    ('sign(g) * sign(g)', '1'),  # but where the gradient is zero
+]
+
+# Pairs that agree on probes of one scale each.
+OTHER_AT_ANOTHER_SCALE = [
+    ('clip(rmsprop, 1e-5) / v', 'clip(sign(g), 1e-5) / v'),
+    ('clip(rmsprop, 1e-5)', 'clip(sign(g), 1e-5)'),
+    ('clip(adam, 1e-5)', 'clip(sign(m), 1e-5)'),
+    ('clip(adam, 1e-3) - g', 'clip(sign(m), 1e-3) - g'),
+    ('clip(1e-4*w, 1e-3)', '1e-4*w'),
+    ('clip(1e-4*w, 1e-3) * m', '1e-4*w * m'),
+    ('sign(g^3)', 'sign(g)'),
+    ('sign(g^2)', 'sign(v)'),
+]
+
+# Pairs that differ only where something is exactly zero.
+OTHER_AT_ZERO = [
+    ('sign(v)', '1'),
+    ('sign(g^2)', '1'),
+    ('sign(g^2) * m', 'm'),
+    ('sign(v) * exp(g)', 'exp(g)'),
+    ('sign(1e-4*w) * sign(1e-4*w)', '1'),
+    ('sign(m) * sign(m)', 'sign(v)'),
+    ('sign(gamma) * sign(gamma)', 'sign(v)'),
 ]
 
 
@@ -134,7 +157,11 @@ def test_one_fingerprint(a, b):
     assert UpdateRule.parse(a).fingerprint() == UpdateRule.parse(b).fingerprint()
 
 
-@pytest.mark.parametrize(('a', 'b'), OTHER_FUNCTION, ids=ids(OTHER_FUNCTION))
+@pytest.mark.parametrize(
+    ('a', 'b'),
+    [*OTHER_FUNCTION, *OTHER_AT_ANOTHER_SCALE, *OTHER_AT_ZERO],
+    ids=ids([*OTHER_FUNCTION, *OTHER_AT_ANOTHER_SCALE, *OTHER_AT_ZERO]),
+)
 def test_two_fingerprints(a, b):
     assert UpdateRule.parse(a).fingerprint() != UpdateRule.parse(b).fingerprint()
 
@@ -212,6 +239,25 @@ def test_stochastic_means_that_a_random_primitive_is_read():
         assert UpdateRule(tokens).is_stochastic == any(t in RANDOM for t in UpdateRule(tokens).canonical().tokens)
 
 
+@pytest.mark.parametrize('token', [t for t in OPERANDS if t not in ('1', 'noise', 'sign(g)', 'sign(m)')])
+@pytest.mark.parametrize('limit', [1e-5, 1e-4, 1e-3])
+def test_probes_meet_either_side_of_every_limit(token, limit):
+    values = np.abs(evaluate(Leaf(token), _all_probes(RuleConstants())))
+    assert np.sum((values > 0) & (values < limit)) > 10 and np.sum(values > limit) > 10
+
+
+def test_probes_are_finite_and_of_a_training():
+    """No gradient is larger than the average of its square allows, and there is none where that is zero."""
+    inputs = _all_probes(RuleConstants())
+    columns = np.array([inputs.g, inputs.w, inputs.m, inputs.v, inputs.gamma])
+    assert np.isfinite(columns).all() and (inputs.v >= 0).all()
+    assert (evaluate(Leaf('rmsprop'), inputs)[256:] ** 2 <= 1000 * (1 + 1e-9)).all()
+    never = inputs.v == 0
+    assert never.any() and not inputs.g[never].any() and not inputs.m[never].any() and not inputs.gamma[never].any()
+    for zero in (inputs.g, inputs.m, inputs.gamma, inputs.w):
+        assert ((zero == 0) & (inputs.v > 0)).any()
+
+
 def test_fingerprint_depends_on_the_constants_that_matter():
     other = RuleConstants(epsilon=1e-3)
     assert UpdateRule.parse('g / m').fingerprint(other) != UpdateRule.parse('g / m').fingerprint()
@@ -220,7 +266,7 @@ def test_fingerprint_depends_on_the_constants_that_matter():
 
 @pytest.mark.parametrize(
     ('text', 'fingerprint'),
-    [('g', 'e219c857e5fd948b'), ('powersign', '855f421e6485b4b8'), ('drop30_powersign', 'f13ac8790ca50abb')],
+    [('g', '4e6829ee24ed3bce'), ('powersign', '3ee25123212bfa16'), ('drop30_powersign', 'f13ac8790ca50abb')],
 )
 def test_fingerprint_is_the_same_in_every_process(text, fingerprint):
     assert UpdateRule.parse(text).fingerprint() == fingerprint

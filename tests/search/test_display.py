@@ -95,7 +95,7 @@ def test_a_terminal_shows_a_panel_that_goes_in_the_end(clock):
         clock.now += 36
         rows = make_rows([0.25, 0.75, 0.75], ['g', 'm', 'g'])
         unpaid = ['rejected: is constant', 'rejected: reads no gradient']
-        rows += [make_row(0.1, rule, 3, origin) for rule, origin in zip(('sign(v)', '1'), unpaid, strict=True)]
+        rows += [make_row(0.1, rule, 3, origin) for rule, origin in zip(('sign(exp(g))', '1'), unpaid, strict=True)]
         display.show(tally_of(rows))
         display._live.refresh()
         display.note('a line that stays')

@@ -74,7 +74,7 @@ def test_rewards_without_training_have_scalars_of_their_own(tmp_path):
     with contextlib.closing(Journal(tmp_path, PARAMETERS, 0)) as journal:
         for i, (rule, origin) in enumerate(
             [
-                ('sign(v)', 'rejected: is constant'),
+                ('sign(exp(m))', 'rejected: is constant'),
                 ('sign(exp(g))', 'rejected: is constant'),
                 ('1', 'rejected: reads no gradient'),
                 ('g', 'trained'),

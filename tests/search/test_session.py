@@ -91,7 +91,7 @@ def test_equal_functions_share_one_training_where_that_is_wished(tmp_path):
     assert asked(evaluator) == ['g', 'exp(log(exp(g)))']  # the first in the batch trains
     assert origins(session, EQUAL) == ['trained', 'trained', *[f'equal to {" ".join(EQUAL[1].tokens)}'] * 2]
     assert (session.tally.hits, session.tally.equal_functions, session.tally.merged) == (1, 1, 1)
-    later = UpdateRule.parse('exp(g) * sign(v)')
+    later = UpdateRule.parse('exp(g) * sign(exp(m))')
     assert session.evaluate([G, later]).tolist() == [0.5, 0.25]
     assert len(evaluator.asked) == 2
     session.close()

@@ -29,7 +29,17 @@ def test_hits_are_children_whose_program_came_before():
 
 
 def test_equal_functions_are_new_programs_that_compute_what_an_earlier_one_does():
-    rules = ['sign(exp(g))', '1', 'g', 'sign(exp(g))', 'sign(v)', 'g * 1', 'drop(g, 0.1)', 'drop(sign(v), 0.1)', '1']
+    rules = [
+        'sign(exp(g))',
+        '1',
+        'g',
+        'sign(exp(g))',
+        'sign(exp(m))',
+        'g * 1',
+        'drop(g, 0.1)',
+        'drop(sign(v), 0.1)',
+        '1',
+    ]
     tally = tally_of(make_rows([0.1] * 9, rules))
     assert (tally.hits, tally.equal_functions, tally.equal_function_rate) == (3, 2, pytest.approx(2 / 9))
     assert (tally.merged, tally.rejected, tally.rejected_rate) == (0, 0, 0)
