@@ -21,6 +21,7 @@ from nos_tf.tasks.layers import (
     in_turn,
     input_gradient,
     kernel_gradient,
+    relu_gradient,
 )
 
 CHUNK_BYTES = 3 * 2**20  # of one activation tensor; larger batches go through the network in chunks
@@ -153,14 +154,14 @@ class ConvNet:
             error = tf.cast(error / size, self._dtype)
             flat = tf.reshape(x, [x.shape[0], -1])
             dense_gradient = tf.cast(tf.matmul(error, flat, transpose_a=True), tf.float32)
-            upstream = tf.raw_ops.ReluGrad(gradients=tf.reshape(tf.matmul(error, dense), x.shape), features=x)
+            upstream = relu_gradient(x, tf.reshape(tf.matmul(error, dense), x.shape))
             through, scale, offset = second.backward(kept, upstream)
             return through, (tf.reduce_sum(loss) / size, scale, offset, dense_gradient, tf.reduce_sum(error, 0))
 
         def back_to_first(through: tf.Tensor, kept: tuple, x: tf.Tensor, images: tf.Tensor) -> tuple:
             upstream = second.finish(kept, through)
             kernel = kernel_gradient(x, upstream)
-            upstream = tf.raw_ops.ReluGrad(gradients=input_gradient(x, kernel_2, upstream), features=x)
+            upstream = relu_gradient(x, input_gradient(x, kernel_2, upstream))
             rows = tf.reshape(upstream, [x.shape[0], -1])
             total = tf.matmul(tf.ones([1, x.shape[0]], rows.dtype), rows)  # faster than reduce_sum
             total = tf.reduce_sum(tf.cast(tf.reshape(total, [-1, self.filters]), tf.float32), 0)

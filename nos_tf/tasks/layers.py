@@ -49,6 +49,18 @@ def input_gradient(x: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor) -> tf.T
     )
 
 
+def relu_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    """What of a gradient comes back through a ReLU whose output is x."""
+    if x.dtype == tf.bfloat16:
+        return _compiled_relu_gradient(x, upstream)
+    return tf.raw_ops.ReluGrad(gradients=upstream, features=x)
+
+
+@tf.function(jit_compile=True, autograph=False)  # half the time of the operation, which computes element by element
+def _compiled_relu_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    return tf.where(x > 0, upstream, tf.zeros([], x.dtype))
+
+
 def in_turn(phase: Callable[..., tuple], *chunked: Sequence[Any]) -> list[list[Any]]:
     """Does a phase chunk by chunk, each after the one before it: left alone, TensorFlow does an operation on all first.
 
