@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gin
 
@@ -49,7 +49,10 @@ class _Patience:
 
 
 class Evaluator(Protocol):
-    """Trains children; any number may be under way."""
+    """Has children trained, or knows what became of them; any number may be under way."""
+
+    def identity(self, child: Child) -> dict[str, Any]:
+        """All that the outcomes of a child depend on: name of each part -> JSON value."""
 
     def start(self, child: Child, iterations: int) -> None:
         """Gets ready to train rules of at most so many iterations."""
@@ -81,6 +84,10 @@ class InProcess:
 
     def __post_init__(self) -> None:
         _check_counts(self, 'attempts')
+
+    def identity(self, child: Child) -> dict[str, Any]:
+        """That of the child, the machine included."""
+        return child.identity()
 
     def start(self, child: Child, iterations: int) -> None:
         """Builds the trainer."""
@@ -127,6 +134,10 @@ class ProcessPool:
         if self.workers is None:
             self.workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         _check_counts(self, 'workers', 'attempts')
+
+    def identity(self, child: Child) -> dict[str, Any]:
+        """That of the child, the machine included."""
+        return child.identity()
 
     def start(self, child: Child, iterations: int) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""

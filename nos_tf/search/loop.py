@@ -22,10 +22,12 @@ from nos_tf.search.evaluators import Evaluator
 from nos_tf.search.files import write_whole
 from nos_tf.search.rescore import Score, best_rules, rescore
 from nos_tf.search.session import Session
+from nos_tf.search.table import Table
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_cpu_thread
 
 gin.external_configurable(SearchSpace)
+gin.register(Table)
 
 
 @gin.configurable
@@ -37,7 +39,7 @@ class Search:
         space: of the rules.
         learner: samples rules and learns from their rewards.
         child: turns a rule into a reward.
-        evaluator: trains children, here or elsewhere.
+        evaluator: trains children, here or elsewhere, or looks up what became of them.
         children: to sample in all; a finished search goes on when there are to be more. Where this is no multiple of
             the learner's batch, the last batch is smaller, and a search that goes on after it is not the same as one
             that was longer from the beginning.
@@ -85,7 +87,10 @@ class Search:
             raise ValueError(f'Search.baselines has {unknown[0]!r}: choose from {", ".join(KNOWN_RULES)}')
 
     def identity(self) -> dict[str, Any]:
-        """All that decides what a search finds, by the names of the gin bindings. Budget and evaluator do not."""
+        """All that decides what a search finds, by the names of the gin bindings.
+
+        The budget does not, nor which evaluator trains; one that does not train has a say, as the machine otherwise.
+        """
         return {
             'Search.seed': self.seed,
             'Search.reject_untrainable': self.reject_untrainable,
@@ -93,7 +98,7 @@ class Search:
             'Search.learner': f'@{type(self.learner).__name__}()',
             **_bindings(self.space),
             **_bindings(self.learner),
-            **self.child.identity(),
+            **self.evaluator.identity(self.child),
         }
 
     def run(self, run_dir: Path | str) -> dict[str, Any]:
@@ -131,7 +136,7 @@ class Search:
                 evaluator=self.evaluator,
                 iterations=max(self.space.iterations, self._baseline_depth()),
                 identity=self.identity(),
-                task=_fingerprint(self.child.identity()),
+                task=_fingerprint(self.evaluator.identity(self.child)),
                 children=self.children,
                 reject_untrainable=self.reject_untrainable,
                 merge_equal_functions=self.merge_equal_functions,

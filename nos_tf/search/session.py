@@ -19,7 +19,7 @@ from nos_tf.search.files import write_whole
 from nos_tf.search.journal import Journal
 from nos_tf.search.schema import MERGED, REJECTED, TRAINED, Checkpoint
 from nos_tf.search.schema import Child as StoredChild
-from nos_tf.search.store import Store
+from nos_tf.search.store import Result, Store
 from nos_tf.search.tally import Tally
 from nos_tf.tasks.child import Child, Outcome
 
@@ -133,7 +133,10 @@ class Session:
         return None if program.is_stochastic else program.fingerprint(self._child.constants)
 
     def _file(self, job: Job, outcome: Outcome, origin: str) -> None:
-        self.store.save_outcome(*job, outcome, origin=origin, fingerprint=self._function(job.program))
+        self.store.save_outcomes([self._result(job, outcome, origin)])
+
+    def _result(self, job: Job, outcome: Outcome, origin: str) -> Result:
+        return Result(*job, outcome, origin, self._function(job.program))
 
     def train(self, jobs: Sequence[Job], report: Callable[[int], None]) -> dict[Job, Outcome]:
         """The outcomes of jobs: those on file, and those that are trained now, filed the moment they come.
@@ -152,10 +155,10 @@ class Session:
             else:
                 outcomes[job] = known
         while missing:
-            for job, outcome in self._evaluator.collect():
-                self._file(job, outcome, TRAINED)
-                outcomes[job] = outcome
-                missing -= 1
+            ended = self._evaluator.collect()
+            self.store.save_outcomes(self._result(job, outcome, TRAINED) for job, outcome in ended)
+            outcomes.update(ended)
+            missing -= len(ended)
             report(len(outcomes))
         return outcomes
 

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,16 @@ from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Ch
 from nos_tf.tasks.child import Outcome
 
 _MAX_DIFFERENCES = 6
+
+
+class Result(NamedTuple):
+    """An outcome, of what, and how it was come by."""
+
+    program: UpdateRule  # canonical
+    seed: int
+    outcome: Outcome  # a learning rate that is NaN is kept as none
+    origin: str = TRAINED  # as in the schema
+    fingerprint: str | None = None  # of the function that the program computes; None for a stochastic one
 
 
 class Store:
@@ -55,15 +65,9 @@ class Store:
                 self._db.executemany('INSERT INTO meta VALUES (?, ?)', [(k, json.dumps(v)) for k, v in given.items()])
             return
         stored = {key: json.loads(value) for key, value in self._db.execute('SELECT key, value FROM meta')}
-        differing = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
-        if differing:
-            shown = '; '.join(
-                f'{key} is {_brief(stored.get(key))} there and {_brief(given.get(key))} here'
-                for key in differing[:_MAX_DIFFERENCES]
-            )
-            more = f'; and {len(differing) - _MAX_DIFFERENCES} more' if len(differing) > _MAX_DIFFERENCES else ''
+        if differing := differences(stored, given):
             raise RunError(
-                f'{self.path.parent} holds a run of another configuration or version: {shown}{more}. '
+                f'{self.path.parent} holds a run of another configuration or version: {differing}. '
                 'Choose another --run_dir'
             )
 
@@ -85,6 +89,18 @@ class Store:
             self._db.execute('PRAGMA journal_mode = DELETE')
         self._held.close()
 
+    def save_outcomes(self, results: Iterable[Result]) -> None:
+        """Files outcomes for good, all or none; a second one of the same program and seed changes nothing."""
+        rows = [
+            (*self._key(r.program, r.seed), *r.outcome[:2], json.dumps(r.outcome.sweep), *r.outcome[3:], *r[3:])
+            for r in results
+        ]
+        with self._transaction():
+            self._db.executemany(
+                'INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (program, task, seed) DO NOTHING',
+                rows,
+            )
+
     def save_outcome(
         self,
         program: UpdateRule,
@@ -94,22 +110,8 @@ class Store:
         origin: str = TRAINED,
         fingerprint: str | None = None,
     ) -> None:
-        """Files an outcome for good; a second one of the same program and seed changes nothing.
-
-        Args:
-            program: canonical.
-            seed: of the training.
-            outcome: a learning rate that is NaN is kept as none.
-            origin: as in the schema.
-            fingerprint: of the function that the program computes; None for a stochastic one.
-        """
-        row = (*self._key(program, seed), *outcome[:2], json.dumps(outcome.sweep), outcome.seconds, origin, fingerprint)
-        with self._transaction():
-            self._db.execute(
-                f'INSERT INTO outcomes VALUES ({", ".join("?" * len(row))}) '
-                'ON CONFLICT (program, task, seed) DO NOTHING',
-                row,
-            )
+        """Files one outcome: a `Result` in its parts."""
+        self.save_outcomes([Result(program, seed, outcome, origin, fingerprint)])
 
     def _key(self, program: UpdateRule, seed: int) -> tuple[str, str, int]:
         return ' '.join(program.tokens), self.task, seed
@@ -221,6 +223,17 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     verdict = db.execute('PRAGMA quick_check(1)').fetchone()[0]
     if verdict != 'ok':
         raise RunError(f'{path} is corrupted ({" ".join(verdict.split())}): move it away, or restore a copy')
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two identities, by name and in one line, both as JSON has them; '' if nothing does."""
+    differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    shown = [
+        f'{key} is {_brief(there.get(key))} there and {_brief(here.get(key))} here'
+        for key in differing[:_MAX_DIFFERENCES]
+    ]
+    more = [f'and {len(differing) - _MAX_DIFFERENCES} more'] if len(differing) > _MAX_DIFFERENCES else []
+    return '; '.join(shown + more)
 
 
 def _brief(value: Any) -> str:

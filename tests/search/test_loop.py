@@ -46,6 +46,9 @@ class Table:
         self.trained = []
         self.stop_after = stop_after
 
+    def identity(self, child):
+        return child.identity()
+
     def start(self, child, iterations):
         self.queue = []
 

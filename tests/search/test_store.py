@@ -236,7 +236,7 @@ def test_a_store_of_another_version_is_refused(filled):
     with contextlib.closing(sqlite3.connect(filled / FILE_NAME)) as db, db:
         db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
     for attempt in (lambda: Store(filled, IDENTITY, TASK), lambda: read_results(filled)):
-        with pytest.raises(RunError, match='another.* version: schema is 1 there and 2 here') as error:
+        with pytest.raises(RunError, match='another.* version: schema is 1 there and 3 here') as error:
             attempt()
         assert str(filled) in one_line(error)
 

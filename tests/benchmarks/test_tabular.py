@@ -1,0 +1,114 @@
+"""The generator of a table in miniature: really trained, killed, taken up, and what the trainer says bit for bit."""
+
+import os
+import runpy
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gin
+import numpy as np
+import pytest
+
+from nos_tf.dsl.classes import SAME_FUNCTION
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.search import RunError
+from nos_tf.search.evaluators import Job
+from nos_tf.search.loop import Search
+from nos_tf.search.table import RewardTable, Table
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / 'benchmarks/tabular/generate.py'
+SMALL = (
+    "SearchSpace.operands = ('g', 'sign(g)', 'rmsprop')",
+    "SearchSpace.unaries = ('x', 'sign')",
+    "SearchSpace.binaries = ('+', '-')",
+    'Digits.train_examples = 100',
+    'Child.train_examples = 100',
+    'Child.batch_size = 50',
+    'Child.epochs = 1',
+    'Child.learning_rates = (0.01, 0.1)',
+    'ConvNet.filters = 2',
+)
+
+
+def command(folder, *bindings):
+    flags = ['--run_dir', folder / 'run', '--output', folder / 'table.npz', '--workers', 1, '--limit', 12]
+    flags += ['--audited', 3, '--rescored', 2, '--deeper', 3, '--gin_bindings', *SMALL, *bindings]
+    return [str(SCRIPT), *map(str, flags)]
+
+
+@pytest.fixture
+def generate_here(monkeypatch):
+    """Runs the generator in this process, whose gin then has the task."""
+
+    def run(folder, *bindings):
+        gin.clear_config()
+        monkeypatch.setattr(sys, 'argv', command(folder, *bindings))
+        runpy.run_path(str(SCRIPT))['main']()
+
+    yield run
+    gin.clear_config()
+
+
+def on_file(folder):
+    """Seconds of the outcomes in the store, by program and seed."""
+    try:
+        with sqlite3.connect(f'file:{folder / "run" / "results.sqlite"}?mode=ro', uri=True) as db:
+            rows = db.execute('SELECT program, seed, seconds FROM outcomes').fetchall()
+    except sqlite3.Error:
+        return {}
+    return {(program, seed): seconds for program, seed, seconds in rows}
+
+
+@pytest.mark.slow
+def test_a_generator_that_was_killed_goes_on_and_packs_what_was_trained(tmp_path, generate_here, capsys):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    killed = [sys.executable, *command(tmp_path)]
+    with subprocess.Popen(killed, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + 100
+        while len(on_file(tmp_path)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    paid = on_file(tmp_path)
+    assert len(paid) >= 2
+
+    generate_here(tmp_path)
+    out = capsys.readouterr().out
+    child = Search().child
+    trained = on_file(tmp_path)
+    assert paid.items() <= trained.items(), 'trained again'
+    table = RewardTable.load(tmp_path / 'table.npz')
+    assert not table.metadata['complete'] and np.count_nonzero(table.first.right >= 0) == 12
+    assert len(trained) == 12 + len(table.audited) + 2 * 4 + 3 and len(table.audited) > 0
+    assert '72 programs' in out and 'not complete' in out and 'audit: ' in out
+
+    trainer = child.trainer(2)
+    rules = [UpdateRule.from_ids(ids) for ids in table.representatives[table.first.right >= 0]]
+    deeper = [UpdateRule.from_ids(ids) for ids in table.deeper]
+    assert {rule.iterations for rule in deeper} == {2}
+    evaluator = Table(str(tmp_path / 'table.npz'))
+    evaluator.start(child, 2)
+    again = [Job(UpdateRule.from_ids(table.representatives[one]), seed) for one in table.rescored for seed in (1, 4)]
+    for job in [*(Job(rule, 0) for rule in (*rules[:4], *deeper)), *again]:
+        evaluator.submit(job)
+        ((_, outcome),) = evaluator.collect()
+        assert outcome._replace(seconds=0) == trainer.train(*job)._replace(seconds=0), job
+
+    assert (table.origin[table.audited] == SAME_FUNCTION).all()
+    for row, program in enumerate(table.audited):
+        rule = table.space.rule(np.unravel_index(program, tuple(map(len, table.space.choices))))
+        told = table.accuracies[table.audit.right[row]]
+        assert float(told) == trainer.train(rule).reward
+
+
+def test_mistakes_are_told_by_name(tmp_path, generate_here):
+    for binding, named in (
+        ('Child.epochs = 0', 'Child.epochs = 0'),
+        ('SearchSpace.iterations = 2', 'of one iteration'),
+    ):
+        with pytest.raises(RunError, match=named):
+            generate_here(tmp_path, binding)
