@@ -13,6 +13,37 @@ from nos_tf.controller.agent import Metrics, Samples, State, UniformAgent, check
 from nos_tf.dsl.space import SearchSpace
 
 
+def neighbour(space: SearchSpace, rule: list[int], rng: np.random.Generator) -> tuple[list[int], float]:
+    """A legal rule of which one token is another, and so is what it made illegal after it.
+
+    Args:
+      space: what is legal.
+      rule: T choices.
+      rng: draws.
+
+    Returns:
+      T choices, those of the rule itself where the space has no other, and the log-probability of drawing them.
+    """
+    alternatives = {step: others for step in range(len(rule)) if len(others := _others(space, rule, step))}
+    if not alternatives:
+        return rule, 0.0
+    child = list(rule)
+    changed = int(rng.choice(list(alternatives)))
+    log_prob = -np.log(len(alternatives))
+    for step in range(changed, len(child)):
+        if step == changed or not space.legal(child[:step])[child[step]]:
+            choices = _others(space, child, step)
+            child[step] = int(rng.choice(choices))
+            log_prob -= np.log(len(choices))
+    return child, float(log_prob)
+
+
+def _others(space: SearchSpace, rule: list[int], step: int) -> np.ndarray:
+    """The other legal choices of one step."""
+    legal = np.flatnonzero(space.legal(rule[:step]))
+    return legal[legal != rule[step]]
+
+
 class EvolutionAgent:
     """A population that evolves.
 
@@ -35,32 +66,13 @@ class EvolutionAgent:
         if self._count < len(self._rewards):
             return self._uniform.propose(count, iteration)
         rng = np.random.default_rng([self._seed, iteration, 1])
-        samples = [self._mutate(self._choices[self._parent(rng)].tolist(), rng) for _ in range(count)]
+        samples = [neighbour(self._space, self._choices[self._parent(rng)].tolist(), rng) for _ in range(count)]
         choices, log_probs = zip(*samples, strict=True)
         return Samples(np.array(choices, np.int32), np.array(log_probs, np.float32))
 
     def _parent(self, rng: np.random.Generator) -> int:
         entrants = rng.integers(len(self._rewards), size=self._tournament)
         return int(entrants[np.argmax(self._rewards[entrants])])
-
-    def _mutate(self, child: list[int], rng: np.random.Generator) -> tuple[list[int], float]:
-        """A legal neighbour: one token is another, and so is what it made illegal after it."""
-        alternatives = {step: others for step in range(len(child)) if len(others := self._others(child, step))}
-        if not alternatives:  # a space of one rule
-            return child, 0.0
-        changed = int(rng.choice(list(alternatives)))
-        log_prob = -np.log(len(alternatives))
-        for step in range(changed, len(child)):
-            if step == changed or not self._space.legal(child[:step])[child[step]]:
-                choices = self._others(child, step)
-                child[step] = int(rng.choice(choices))
-                log_prob -= np.log(len(choices))
-        return child, float(log_prob)
-
-    def _others(self, rule: list[int], step: int) -> np.ndarray:
-        """The other legal choices of one step."""
-        legal = np.flatnonzero(self._space.legal(rule[:step]))
-        return legal[legal != rule[step]]
 
     def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
         """Takes rules `[B, T]` and their rewards `[B]` into the population, in place of the oldest."""

@@ -14,6 +14,7 @@ import gin
 import numpy as np
 
 from nos_tf.controller.agent import Agent, PolicyAgent, UniformAgent
+from nos_tf.controller.bayes import BayesianAgent
 from nos_tf.controller.evolution import EvolutionAgent
 from nos_tf.controller.policy import Policy
 from nos_tf.controller.solvers import AdamSteps, NaturalGradient, Solver, validate
@@ -149,6 +150,40 @@ class Evolution:
     def start(self, space: SearchSpace, seed: int) -> EvolutionAgent:
         """Returns an agent without a population."""
         return EvolutionAgent(space, seed, population=self.population, tournament=self.tournament)
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bayesian:
+    """Bayesian optimisation over what rules do, by a Gaussian process and Thompson sampling: not in the paper.
+
+    Args:
+      batch_size: children of one batch.
+      initial: rules that are drawn uniformly before there is a model.
+      candidates: rules that the model looks at for each batch.
+      parents: good rules whose neighbours are half of the candidates.
+      memory: rules that the model knows at most; its time grows with the cube of it.
+    """
+
+    batch_size: int = 5
+    initial: int = 20
+    candidates: int = 500
+    parents: int = 10
+    memory: int = 500
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def start(self, space: SearchSpace, seed: int) -> BayesianAgent:
+        """Returns an agent that knows no rule."""
+        return BayesianAgent(
+            space,
+            seed,
+            initial=self.initial,
+            candidates=self.candidates,
+            parents=self.parents,
+            memory=self.memory,
+        )
 
 
 @gin.register

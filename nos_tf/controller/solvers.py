@@ -218,6 +218,10 @@ LEGAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     'clip': (lambda x: 0 < x < 1, 'must be > 0 and < 1'),
     'population': (_count, 'must be a whole number >= 1'),
     'tournament': (_count, 'must be a whole number >= 1'),
+    'initial': (_count, 'must be a whole number >= 1'),
+    'candidates': (_count, 'must be a whole number >= 1'),
+    'parents': (_count, 'must be a whole number >= 1'),
+    'memory': (_count, 'must be a whole number >= 1'),
     'solver': (
         lambda x: hasattr(x, 'solve') and not isinstance(x, type),
         'must be @NaturalGradient() or @AdamSurrogate()',

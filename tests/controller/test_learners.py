@@ -7,7 +7,7 @@ import gin
 import numpy as np
 import pytest
 
-from nos_tf.controller.learners import PPO, TRPO, Evolution, RandomSearch, Reinforce
+from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, RandomSearch, Reinforce
 from nos_tf.controller.solvers import AdamSurrogate, NaturalGradient
 from nos_tf.dsl.space import SearchSpace
 
@@ -19,10 +19,15 @@ LEARNERS = {
     'reinforce': lambda: Reinforce(units=8),
     'ppo': lambda: PPO(units=8, learning_rate=1e-2),
     'evolution': lambda: Evolution(population=10, tournament=3),
+    'bayesian': lambda: Bayesian(initial=5, candidates=40, memory=20),
     'random': RandomSearch,
 }
 POLICY_METRICS = {'baseline', 'log_prob', 'entropy', 'kl', 'step_size', 'improvement', 'accepted'}
-METRICS = {'random': {'log_prob', 'entropy'}, 'evolution': {'log_prob', 'population_mean'}}
+METRICS = {
+    'random': {'log_prob', 'entropy'},
+    'evolution': {'log_prob', 'population_mean'},
+    'bayesian': {'log_prob', 'known_best'},
+}
 
 
 def matches(choices):
@@ -111,7 +116,7 @@ def test_metrics_tell_what_happened(named):
             else:
                 assert learner.state()['weights'].tobytes() == before['weights'].tobytes()
         assert metrics['log_prob'] == pytest.approx(log_probs.mean(), rel=1e-4)
-        assert name == 'evolution' or 2 < metrics['entropy'] < 13
+        assert 2 < metrics.get('entropy', 3) < 13
 
 
 def test_learners_learn_a_landscape_that_random_search_does_not():
@@ -158,6 +163,8 @@ def test_random_search_is_uniform_over_the_legal_choices():
         (PPO, {'steps': 0}, 'PPO.steps = 0: must be a whole number >= 1'),
         (Evolution, {'tournament': 0}, 'Evolution.tournament = 0: must be a whole number >= 1'),
         (Evolution, {'population': 0.5}, 'Evolution.population = 0.5: must be a whole number >= 1'),
+        (Bayesian, {'initial': 0}, 'Bayesian.initial = 0: must be a whole number >= 1'),
+        (Bayesian, {'memory': 0.5}, 'Bayesian.memory = 0.5: must be a whole number >= 1'),
         (RandomSearch, {'batch_size': 2.5}, 'RandomSearch.batch_size = 2.5: must be a whole number >= 1'),
     ],
 )

@@ -1,0 +1,38 @@
+"""A rule as a point in Euclidean space: rules that change weights alike are near, however they are spelled.
+
+The point is the update on the probes of `equivalence.py`, scaled to a mean square of 1, since the sweep of learning
+rates makes up for any scale. Random primitives have the same draws in every rule.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from nos_tf.dsl.equivalence import PROBES, canonical_tokens, evaluate, probes
+from nos_tf.dsl.expression import from_tokens
+from nos_tf.dsl.primitives import RuleConstants
+from nos_tf.dsl.rule import UpdateRule
+
+LARGEST = 1e100  # so that squares are finite
+
+_UNIFORM = np.random.Generator(np.random.PCG64(20170809)).random(PROBES)
+
+
+def embedding(rule: UpdateRule, constants: RuleConstants | None = None) -> np.ndarray:
+    """The point of a rule: float64 [256], of mean square 1, or 0 where the update is; NaN counts as 0.
+
+    Args:
+        rule: any.
+        constants: the hyper-parameters of rules; None for the paper's.
+    """
+    return _embedding(canonical_tokens(rule.tokens), constants or RuleConstants())
+
+
+@lru_cache(maxsize=65536)
+def _embedding(tokens: tuple[str, ...], constants: RuleConstants) -> np.ndarray:
+    update = evaluate(from_tokens(tokens), probes(constants), lambda expression: _UNIFORM)
+    update = np.clip(np.nan_to_num(update, nan=0.0), -LARGEST, LARGEST)
+    size = np.sqrt(np.mean(np.square(update)))
+    point = update / size if size > 0 else update
+    point.flags.writeable = False  # it is shared by all who ask
+    return point
