@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import documents
 import numpy as np
 import study_figures
 
@@ -241,16 +242,7 @@ def draw(arguments: argparse.Namespace) -> None:
         'study': study_figures.table(runs, task.rewards, task.means, task.best),
         'tuning': study_figures.tuning_table([(*key, tuned_score(of_each)) for key, of_each in hits.items()]),
     }
-    text = arguments.document.read_text(encoding='utf-8')
-    for name, table in tables.items():
-        before, mark, rest = text.partition(f'<!-- {name} -->\n')
-        _, end, after = rest.partition(f'<!-- end of {name} -->')
-        if not mark or not end:
-            raise SystemExit(
-                f'{arguments.document} has no place for a table: <!-- {name} --> to <!-- end of {name} -->'
-            )
-        text = f'{before}{mark}{table}\n{end}{after}'
-    arguments.document.write_text(text, encoding='utf-8')
+    documents.fill(arguments.document, tables)
     print(tables['study'])
 
 

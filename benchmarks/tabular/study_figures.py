@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
+from documents import markdown
 from scipy import stats
 
 WINDOW = 100  # samples of a moving average
@@ -78,9 +79,8 @@ def table(
     """
     head = ['learner', 'setting', *(f'samples to the {name}' for name in best), f'to a mean reward of {GOAL}']
     head += [f'best found in {count}' for count in CHECKPOINTS]
-    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     exact = [str(median_of_random(len(means), int(wanted.sum()))) for wanted in best.values()]
-    lines.append('| ' + ' | '.join(['random search, exactly', '', *exact, '–', *([''] * len(CHECKPOINTS))]) + ' |')
+    rows = [['random search, exactly', '', *exact, '–', *([''] * len(CHECKPOINTS))]]
     for name, (setting, programs) in runs.items():
         cells = [name, setting, *(spread(samples_to(wanted[programs])) for wanted in best.values())]
         averages = moving_average(rewards[programs])
@@ -88,14 +88,14 @@ def table(
         cells.append(spread(samples_to(averages >= GOAL)))
         found, half = interval(incumbent(programs, rewards, means))
         cells += [f'{found[count - 1]:.3f} ± {half[count - 1]:.3f}' for count in CHECKPOINTS]
-        lines.append('| ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+        rows.append(cells)
+    return markdown(head, rows)
 
 
 def tuning_table(scores: Sequence[tuple[str, str, float]]) -> str:
     """Every setting that was tried, in Markdown: learner, setting, geometric mean of the samples."""
-    lines = ['| learner | setting | samples to the top 0.1% |', '|---|---|---|']
-    return '\n'.join(lines + [f'| {name} | {setting} | {score:.0f} |' for name, setting, score in scores])
+    rows = [[name, setting, f'{score:.0f}'] for name, setting, score in scores]
+    return markdown(['learner', 'setting', 'samples to the top 0.1%'], rows)
 
 
 def draw(runs: dict[str, tuple[str, np.ndarray]], rewards: np.ndarray, means: np.ndarray, path: Path) -> None:

@@ -8,23 +8,29 @@ How "TRPO" and "the ADAM optimizer with a learning rate of 10^-5" go together is
 """
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import gin
 import numpy as np
 
-from nos_tf.controller.agent import Agent, PolicyAgent, UniformAgent
+from nos_tf.controller.agent import Agent, UniformAgent
 from nos_tf.controller.bayes import BayesianAgent
 from nos_tf.controller.evolution import EvolutionAgent
 from nos_tf.controller.policy import Policy
+from nos_tf.controller.policy_agent import PolicyAgent
 from nos_tf.controller.solvers import AdamSteps, NaturalGradient, Solver, validate
+from nos_tf.controller.warm_start import WarmAgent
+from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 
 
 class Learner(Protocol):
     """A way to learn, as a value; `start` gives the agent that does it."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int:
+        """Rules of one batch."""
 
     def start(self, space: SearchSpace, seed: int) -> Agent:
         """Returns a new agent; the same seed gives the same one, bit for bit."""
@@ -40,6 +46,9 @@ class TRPO:
       max_kl: delta, nats: the most that one update may change the policy.
       kl_samples: rules that each update draws from the policy, beside the batch, to estimate the KL and the Fisher
         matrix on; they need no child. 0: the batch alone.
+      replay: the last so many rules are learned from again with each batch, by importance weights; not in the paper.
+      steps: trust-region steps of one update; the paper takes one.
+      entropy_half_life: updates after which the entropy coefficient is one half; None, as in the paper, if it stays.
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       units: size of the controller's LSTM.
@@ -50,6 +59,9 @@ class TRPO:
     batch_size: int = 5
     max_kl: float = 0.05
     kl_samples: int = 0
+    replay: int = 0
+    steps: int = 1
+    entropy_half_life: float | None = None
     entropy_coefficient: float = 0.0015
     baseline_decay: float = 0.9
     units: int = 150
@@ -61,7 +73,17 @@ class TRPO:
 
     def start(self, space: SearchSpace, seed: int) -> PolicyAgent:
         """Returns an agent with a new policy."""
-        return _policy_agent(self, space, seed, self.solver, max_kl=self.max_kl, kl_samples=self.kl_samples)
+        return _policy_agent(
+            self,
+            space,
+            seed,
+            self.solver,
+            max_kl=self.max_kl,
+            kl_samples=self.kl_samples,
+            replay=self.replay,
+            steps=self.steps,
+            entropy_half_life=self.entropy_half_life,
+        )
 
 
 @gin.register
@@ -188,6 +210,36 @@ class Bayesian:
 
 @gin.register
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Another learner, which is first told the rewards of known rules: not in the paper.
+
+    Args:
+      learner: who learns.
+      rules: names of known rules, or rules in any notation, in the order of their evaluation; those that the space
+        cannot spell are left out.
+    """
+
+    learner: 'Learner'
+    rules: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam', 'powersign', 'addsign')
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.learner, 'start') or isinstance(self.learner, type):
+            raise ValueError(f'WarmStart.learner = {self.learner!r}: write @Name(), with brackets')
+        for rule in self.rules:
+            UpdateRule.parse(rule)
+
+    @property
+    def batch_size(self) -> int:
+        """That of the learner."""
+        return self.learner.batch_size
+
+    def start(self, space: SearchSpace, seed: int) -> WarmAgent:
+        """Returns the agent of the learner, and before it the rules."""
+        return WarmAgent(self.learner.start(space, seed), space, [UpdateRule.parse(rule) for rule in self.rules])
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomSearch:
     """Chooses each token uniformly among the legal ones, for ever: what a learner must beat.
 
@@ -206,23 +258,15 @@ class RandomSearch:
 
 
 def _policy_agent(
-    learner: TRPO | Reinforce | PPO,
-    space: SearchSpace,
-    seed: int,
-    solver: Solver,
-    *,
-    max_kl: float = np.inf,
-    kl_samples: int = 0,
-    clip: float | None = None,
+    learner: TRPO | Reinforce | PPO, space: SearchSpace, seed: int, solver: Solver, **settings: Any
 ) -> PolicyAgent:
     """An agent with a new policy, by what all learners that have one share."""
+    settings = {'max_kl': np.inf} | settings
     return PolicyAgent(
         Policy(space, seed, learner.units, learner.weight_range),
         seed,
         solver=solver,
-        max_kl=max_kl,
-        kl_samples=kl_samples,
         entropy_coefficient=learner.entropy_coefficient,
         baseline_decay=learner.baseline_decay,
-        clip=clip,
+        **settings,
     )

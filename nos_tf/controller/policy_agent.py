@@ -1,0 +1,225 @@
+"""What every learner that has a policy is made of: the policy, a baseline, a solver and its memory (Section 3.2).
+
+The baseline of a batch is the exponential moving average of the mean rewards of the batches before it; the first batch,
+which has none before it, takes its own mean. Advantages are reward - baseline, not standardised: a batch of five has no
+use for its standard deviation, and dividing by it would drown the entropy bonus.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from nos_tf.controller import trpo
+from nos_tf.controller.agent import Batch, Metrics, Samples, State, check_state, checked_batch
+from nos_tf.controller.policy import CHOICES, Policy, entropy, log_prob
+from nos_tf.controller.solvers import Solver
+
+KL = 1  # in the seed of a sample that is for the KL, so that it is no batch's
+
+
+@dataclasses.dataclass
+class Baseline:
+    """Exponential moving average of the mean rewards of batches; None before the first.
+
+    >>> baseline = Baseline(decay=0.9)
+    >>> baseline.compare(np.array([0.25, 0.75]))
+    (0.5, array([-0.25,  0.25]))
+    >>> baseline.compare(np.array([1.0]))
+    (0.5, array([0.5]))
+    >>> baseline.value
+    0.55
+    """
+
+    decay: float
+    value: float | None = None
+
+    def compare(self, rewards: np.ndarray) -> tuple[float, np.ndarray]:
+        """Returns the baseline and rewards - baseline, `[B]`; only then does the baseline see the rewards `[B]`."""
+        mean = float(rewards.mean())
+        value = mean if self.value is None else self.value
+        self.value = self.decay * value + (1 - self.decay) * mean
+        return value, rewards - value
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """The last rules that were learned from, as many as `size`, the newest first."""
+
+    size: int
+    rules: Batch
+
+    @classmethod
+    def empty(cls, size: int, steps: int) -> 'Replay':
+        """A buffer for so many rules of so many tokens."""
+        return cls(size, Batch(np.zeros([0, steps], np.int32), np.zeros([0]), np.zeros([0], np.float32)))
+
+    def joined(self, batch: Batch) -> Batch:
+        """A batch, and after it what is kept."""
+        return Batch(*(np.concatenate(pair) for pair in zip(batch, self.rules, strict=True)))
+
+    def pushed(self, batch: Batch) -> 'Replay':
+        """The buffer with a batch in it, and without the oldest that this is too many for."""
+        return Replay(self.size, Batch(*(array[: self.size] for array in self.joined(batch))))
+
+
+class PolicyAgent:
+    """A policy that one solver improves, batch by batch.
+
+    Args:
+      policy: writes the rules; its weights are what is learned.
+      seed: of the samples.
+      solver: takes the steps.
+      max_kl: the most nats that one step may change the policy.
+      kl_samples: rules drawn afresh for each update, on which KL and Fisher matrix are estimated beside the batch; they
+        need no child. 0 for the batch alone.
+      entropy_coefficient: reward per nat of the policy's entropy.
+      baseline_decay: of the moving average of rewards, per batch.
+      clip: of the ratios in the surrogate, as `trpo.surrogate` has it; None for none.
+      replay: the last so many rules are learned from again with each batch, weighted by how probable they still are.
+      steps: of the solver for one batch.
+      entropy_half_life: updates after which the entropy coefficient is one half; None if it stays.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        seed: int,
+        *,
+        solver: Solver,
+        max_kl: float,
+        entropy_coefficient: float,
+        baseline_decay: float,
+        kl_samples: int = 0,
+        clip: float | None = None,
+        replay: int = 0,
+        steps: int = 1,
+        entropy_half_life: float | None = None,
+    ) -> None:
+        self.policy, self.seed, self.kl_samples = policy, seed, kl_samples
+        self.steps, self.entropy_half_life = steps, entropy_half_life
+        self.solver, self.max_kl, self.entropy_coefficient, self.clip = solver, max_kl, entropy_coefficient, clip
+        self.baseline = Baseline(baseline_decay)
+        self.updates = 0
+        self.replay = Replay.empty(replay, len(policy.heads))
+        self._weights = [variable.value for variable in policy.trainable_variables]
+        self._shapes = [weight.shape for weight in self._weights]
+        dtype = self._weights[0].dtype
+        self.memory = solver.memory(sum(shape.num_elements() for shape in self._shapes), dtype)
+        batch = tf.TensorSpec([None], dtype)
+        memory = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self.memory)
+        signature = [CHOICES, tf.TensorSpec([], tf.int32), batch, batch, tf.TensorSpec([], dtype), memory]
+        self._traced_step = tf.function(self._step, autograph=False, input_signature=signature)
+
+    def propose(self, count: int, iteration: int) -> Samples:
+        """Returns count samples of the policy as it is: a pure function of (weights, seed, iteration)."""
+        return self._sample(count, self.seed, iteration)
+
+    def _sample(self, count: int, *entropy: int) -> Samples:
+        seed = np.random.SeedSequence(entropy).generate_state(2).view(np.int32)
+        choices, log_probs = self.policy.sample(tf.constant(count), tf.constant(seed))
+        return Samples(choices.numpy(), log_probs.numpy())
+
+    def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
+        """Takes solver steps for rules `[B, T]`, their rewards `[B]` and their log_probs `[B]`, as proposed."""
+        batch = checked_batch(self.policy.space, choices, rewards, log_probs)
+        baseline, _ = self.baseline.compare(batch.rewards)
+        known = self.replay.joined(batch)
+        steps = [self._solver_step(known, len(batch.rewards), baseline, number) for number in range(self.steps)]
+        self.replay = self.replay.pushed(batch)
+        self.updates += 1
+        total = {name: sum(step[name] for step in steps) for name in ('kl', 'improvement')}
+        last = {name: steps[-1][name] for name in ('step_size', 'accepted')}
+        return {'baseline': baseline} | steps[0] | total | last
+
+    def _solver_step(self, known: Batch, count: int, baseline: float, number: int) -> Metrics:
+        """One step for known rules, of which the first count are new; number: of the step among those of the update."""
+        prefixes = known.choices
+        if self.kl_samples:
+            entropy = (self.seed, self.updates, KL, number) if number else (self.seed, self.updates, KL)
+            prefixes = np.concatenate([prefixes, self._sample(self.kl_samples, *entropy).choices])
+        advantages, log_probs = known.rewards - baseline, known.log_probs
+        if len(advantages) > count or number:
+            advantages, log_probs = self._reweighted(known, advantages)
+        halvings = self.updates / self.entropy_half_life if self.entropy_half_life else 0.0
+        inputs = [advantages, log_probs, self.entropy_coefficient * 0.5**halvings]
+        tensors = [tf.constant(x, self._weights[0].dtype) for x in inputs]
+        metrics, self.memory = self._traced_step(tf.constant(prefixes), tf.constant(count), *tensors, self.memory)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _reweighted(self, known: Batch, advantages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Advantages and log-probabilities `[B]` as if the present policy had drawn the rules.
+
+        The weight of a rule, p now over p then, is at most 1 (truncated importance sampling: Munos et al. 2016): what
+        has become improbable counts for little, and nothing counts for much.
+        """
+        now = self.policy.log_prob(tf.constant(known.choices)).numpy()
+        return advantages * np.minimum(1.0, np.exp(now - known.log_probs.astype(np.float64))), now
+
+    def _step(
+        self,
+        choices: tf.Tensor,
+        count: tf.Tensor,
+        advantages: tf.Tensor,
+        log_probs: tf.Tensor,
+        entropy_coefficient: tf.Tensor,
+        memory: tuple,
+    ) -> tuple[dict, tuple]:
+        """Moves the weights; returns the metrics, scalars, and the solver's next memory.
+
+        The choices are `[B + M, T]`: B known rules, whose advantages and log_probs are `[B]`, the new ones first, count
+        of them; and M = kl_samples more.
+        """
+        known = choices[: tf.shape(advantages)[0]]
+
+        def objective(logits: tf.Tensor) -> tf.Tensor:
+            logits = logits[: tf.shape(advantages)[0]]
+            return trpo.surrogate(logits, known, advantages, log_probs, entropy_coefficient, self.clip)
+
+        problem = trpo.Problem(
+            lambda theta: self.policy.logits_at(trpo.unflatten(theta, self._shapes), choices), objective
+        )
+        theta = trpo.flatten(self._weights)
+        logits = problem.logits(theta)
+        step, memory = self.solver.solve(problem, theta, memory, self.max_kl)
+        self._assign(step.theta)
+        metrics = {
+            'log_prob': tf.reduce_mean(log_prob(logits[:count], known[:count])),
+            'entropy': entropy(logits[:count]),
+            'kl': step.kl,
+            'step_size': tf.norm(step.theta - theta),
+            'improvement': step.improvement,
+            'accepted': tf.cast(step.accepted, theta.dtype),
+        }
+        return metrics, memory
+
+    def _assign(self, theta: tf.Tensor) -> None:
+        for weight, value in zip(self._weights, trpo.unflatten(theta, self._shapes), strict=True):
+            weight.assign(value)
+
+    def state(self) -> State:
+        """Returns the weights as one vector, the solver's memory, the baseline (NaN before any batch), and a count."""
+        value = math.nan if self.baseline.value is None else self.baseline.value
+        memory = {f'solver_{i}': np.array(x) for i, x in enumerate(self.memory)}
+        weights = np.array(trpo.flatten(self._weights))
+        replay = {f'replay_{name}': array.copy() for name, array in self.replay.rules._asdict().items()}
+        return {'weights': weights, 'baseline': np.array(value), 'updates': np.array(self.updates)} | memory | replay
+
+    def restore(self, state: State) -> None:
+        """Takes up a state; raises ValueError for one of another shape, and changes nothing then."""
+        count = len(state.get('replay_rewards', ()))  # which grows from 0 to what is kept
+        expected = self.state()
+        for name in Batch._fields:
+            shape = expected[f'replay_{name}'].shape[1:]
+            expected[f'replay_{name}'] = np.zeros(
+                [min(count, self.replay.size), *shape], expected[f'replay_{name}'].dtype
+            )
+        check_state(state, expected)
+        self.replay = Replay(self.replay.size, Batch(*(state[f'replay_{name}'].copy() for name in Batch._fields)))
+        self._assign(tf.constant(state['weights']))
+        value = float(state['baseline'])
+        self.baseline.value = None if math.isnan(value) else value
+        self.updates = int(state['updates'])
+        memory = [tf.constant(state[f'solver_{i}']) for i in range(len(self.memory))]
+        self.memory = tf.nest.pack_sequence_as(self.memory, memory)
