@@ -16,7 +16,8 @@ import argparse
 import csv
 import itertools
 import multiprocessing
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,7 @@ import documents
 import numpy as np
 import study_figures
 
-from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Learner, RandomSearch, Reinforce
+from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Learner, RandomSearch, Reinforce, WarmStart
 from nos_tf.search.table import RewardTable
 from nos_tf.tasks.machine import use_one_cpu_thread
 
@@ -42,7 +43,7 @@ BEST = {'top 0.1%': 0.001, 'top 1%': 0.01}
 class Contender:
     """A learner and the settings to try: every combination of them."""
 
-    learner: type
+    learner: Callable[..., Learner]
     grid: dict[str, tuple]
 
     def settings(self) -> list[dict[str, Any]]:
@@ -50,15 +51,33 @@ class Contender:
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
+def warm(learner: Callable[..., Learner]) -> Callable[..., Learner]:
+    """A learner that is told the known rules of one iteration first."""
+    return lambda **setting: WarmStart(learner=learner(**setting))
+
+
 CONTENDERS = {
     'random search': Contender(RandomSearch, {'batch_size': (20,)}),
-    'REINFORCE': Contender(
-        Reinforce, {'batch_size': (5, 20), 'learning_rate': (3e-4, 1e-3, 3e-3, 1e-2), 'entropy_coefficient': (0.0015,)}
-    ),
+    'REINFORCE': Contender(Reinforce, {'batch_size': (5, 20), 'learning_rate': (3e-4, 1e-3, 3e-3, 1e-2)}),
     'PPO': Contender(PPO, {'batch_size': (5, 20), 'learning_rate': (3e-4, 1e-3, 3e-3), 'steps': (5, 20)}),
     'TRPO': Contender(TRPO, {'batch_size': (5, 10, 20), 'max_kl': (0.02, 0.05, 0.1, 0.2)}),
     'evolution': Contender(Evolution, {'batch_size': (5,), 'population': (10, 20, 50, 100), 'tournament': (2, 5, 10)}),
     'Bayesian': Contender(Bayesian, {'batch_size': (5,), 'initial': (10, 20, 40), 'candidates': (500, 1000)}),
+    # past the paper
+    'TRPO, replay': Contender(
+        TRPO, {'batch_size': (5,), 'max_kl': (0.02, 0.05, 0.1), 'replay': (25, 100), 'steps': (1, 3)}
+    ),
+    'TRPO, falling entropy bonus': Contender(
+        TRPO,
+        {
+            'batch_size': (5,),
+            'max_kl': (0.05, 0.1),
+            'entropy_coefficient': (0.005, 0.02),
+            'entropy_half_life': (50.0, 200.0),
+        },
+    ),
+    'TRPO, warm start': Contender(warm(TRPO), {'batch_size': (5,), 'max_kl': (0.05, 0.1)}),
+    'Bayesian, warm start': Contender(warm(Bayesian), {'batch_size': (5,), 'initial': (10, 20)}),
 }
 
 
@@ -192,7 +211,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def run_file(folder: Path, name: str) -> Path:
     """Where the runs of a contender are."""
-    return folder / 'runs' / f'{name.replace(" ", "_").lower()}.npz'
+    return folder / 'runs' / f'{re.sub(r"[^a-z]+", "_", name.lower())}.npz'
 
 
 def wanted(arguments: argparse.Namespace, name: str) -> bool:
