@@ -4,6 +4,10 @@ import dataclasses
 import io
 import itertools
 import json
+import multiprocessing
+import os
+import signal
+import sqlite3
 import zipfile
 from pathlib import Path
 
@@ -11,7 +15,8 @@ import gin
 import numpy as np
 import pytest
 
-from nos_tf.controller.learners import RandomSearch
+from nos_tf.controller.learners import TRPO, Bayesian, Evolution, RandomSearch, WarmStart
+from nos_tf.controller.solvers import AdamSurrogate
 from nos_tf.dsl.classes import find_classes
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
@@ -20,6 +25,8 @@ from nos_tf.search import RunError
 from nos_tf.search.columns import Columns, accuracies
 from nos_tf.search.evaluators import Job
 from nos_tf.search.loop import Search
+from nos_tf.search.schema import FILE_NAME
+from nos_tf.search.session import Session
 from nos_tf.search.store import read_results
 from nos_tf.search.table import FORMAT, RewardTable, Table
 from nos_tf.tasks.child import Child, Outcome
@@ -201,7 +208,8 @@ def test_parts_that_do_not_fit_are_refused():
 
 def search(path, **overrides):
     arguments = {'children': 300, 'rescore_seeds': 0, 'baselines': ('adam',), 'child': CHILD, **overrides}
-    return Search(space=SPACE, learner=RandomSearch(batch_size=100), evaluator=Table(str(path)), **arguments)
+    arguments = {'learner': RandomSearch(batch_size=100)} | arguments
+    return Search(space=SPACE, evaluator=Table(str(path)), **arguments)
 
 
 def test_a_search_takes_its_rewards_from_the_table(tmp_path, path):
@@ -264,3 +272,51 @@ def test_the_configuration_asks_for_all_programs_of_one_iteration(tmp_path, path
     assert configured.space == SearchSpace() and isinstance(configured.evaluator, Table)
     with pytest.raises(RunError, match='was made for another task: .*Child.images is'):
         configured.run(tmp_path / 'run')
+
+
+# Resume
+
+
+LEARNERS = {
+    'TRPO': lambda: TRPO(batch_size=10, units=8, replay=20, steps=2, kl_samples=5, entropy_half_life=10.0),
+    'the paper': lambda: TRPO(batch_size=10, units=8, solver=AdamSurrogate(1e-3, max_steps=5)),
+    'warm Bayesian': lambda: WarmStart(learner=Bayesian(batch_size=10, candidates=30, memory=50), rules=['adam']),
+    'evolution': lambda: Evolution(batch_size=10, population=20),
+}
+
+
+def searches_and_dies(folder, name):
+    """Runs in a process of its own, which kills itself when the batch after 100 samples has its rewards."""
+    save = Session.save
+
+    def save_or_die(session, *batch):
+        if session.tally.children == 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(session, *batch)
+
+    Session.save = save_or_die
+    search(folder / 'table.npz', children=200, learner=LEARNERS[name]()).run(folder / name)
+
+
+def state_of(run_dir):
+    """The learner's state, as bytes."""
+    with sqlite3.connect(f'file:{run_dir / FILE_NAME}?mode=ro', uri=True) as db:
+        ((blob,),) = db.execute('SELECT state FROM checkpoint').fetchall()
+    with np.load(io.BytesIO(blob)) as state:
+        return {key: value.tobytes() for key, value in state.items()}
+
+
+@pytest.mark.parametrize('name', LEARNERS)
+def test_a_search_killed_at_100_samples_ends_as_if_it_had_not_been(tmp_path, path, name):
+    process = multiprocessing.get_context('spawn').Process(target=searches_and_dies, args=(tmp_path, name))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(read_results(tmp_path / name)) == 100
+
+    search(path, children=200, learner=LEARNERS[name]()).run(tmp_path / name)
+    search(path, children=200, learner=LEARNERS[name]()).run(tmp_path / 'whole')
+    resumed, whole = read_results(tmp_path / name), read_results(tmp_path / 'whole')
+    assert len(whole) == 200
+    assert resumed == whole  # every rule, its probability under the policy, its reward
+    assert state_of(tmp_path / name) == state_of(tmp_path / 'whole')  # weights, solver, baseline, replay
