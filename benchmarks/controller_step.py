@@ -22,13 +22,13 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 from optimizer_step import machine
 
 from nos_tf.controller.agent import Agent
-from nos_tf.controller.learners import PPO, TRPO, Evolution, Reinforce
+from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Reinforce
 from nos_tf.controller.solvers import AdamSurrogate
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.tasks.machine import use_one_cpu_thread
 
 BATCHES = (5, 20)
-Learner = TRPO | PPO | Reinforce | Evolution
+Learner = TRPO | PPO | Reinforce | Evolution | Bayesian
 
 
 @dataclass
@@ -70,6 +70,7 @@ def learners_of(batch_size: int, kl_samples: int) -> dict[str, Learner]:
         'PPO': PPO(batch_size=batch_size),
         'Reinforce': Reinforce(batch_size=batch_size),
         'Evolution': Evolution(batch_size=batch_size, population=2 * batch_size, tournament=5),
+        'Bayesian': Bayesian(batch_size=batch_size, initial=batch_size),
     }
     if kl_samples:
         name = f'{kl_samples} KL samples'
