@@ -57,7 +57,7 @@ class BayesianAgent:
         choices = choices[: max(count, self._candidates)]
         chosen = self._sampled_best(choices, count, rng) if len(choices) > count else choices
         chosen = np.concatenate([chosen, uniform.choices])[:count]
-        return Samples(chosen, np.full(count, -np.log(float(self._space.size)), np.float32))
+        return Samples(chosen, self._uniform.log_prob(chosen))
 
     def _neighbours(self, rng: np.random.Generator) -> np.ndarray:
         """Neighbours of the best rules, each function once: int32 [candidates / 2, T]."""
@@ -94,7 +94,9 @@ class BayesianAgent:
         known = self._remembered()
         rewards = self._rewards[known]
         self._fit_kernel()
-        model = GaussianProcessRegressor(self._kernel, optimizer=None, normalize_y=bool(rewards.std()))
+        # the noise apart from the kernel: it is of rewards, and not of the functions that the posterior draws
+        function, noise = self._kernel.k1, self._kernel.k2.noise_level
+        model = GaussianProcessRegressor(function, alpha=noise, optimizer=None, normalize_y=bool(rewards.std()))
         return model.fit(self._points[known], rewards)
 
     def _remembered(self) -> np.ndarray:
@@ -107,8 +109,9 @@ class BayesianAgent:
 
     def _fit_kernel(self) -> None:
         """Fits the kernel's two parameters whenever the rules have doubled: a function of all rules alone."""
-        count = self._initial * 2 ** int(np.log2(len(self._rewards) / self._initial))
-        if self._fitted == count or count > self._memory:
+        known = min(len(self._rewards), self._memory)
+        count = self._initial * 2 ** int(np.log2(known / self._initial))
+        if self._fitted == count:
             return
         rewards = self._rewards[:count]
         model = GaussianProcessRegressor(KERNEL, normalize_y=bool(rewards.std()))

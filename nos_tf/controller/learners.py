@@ -43,7 +43,7 @@ class TRPO:
 
     Args:
       batch_size: children of one update.
-      max_kl: delta, nats: the most that one update may change the policy.
+      max_kl: delta, nats: the most that one step may change the policy, on the rules that it learns from.
       kl_samples: rules that each update draws from the policy, beside the batch, to estimate the KL and the Fisher
         matrix on; they need no child. 0: the batch alone.
       replay: the last so many rules are learned from again with each batch, by importance weights; not in the paper.
@@ -195,6 +195,10 @@ class Bayesian:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.memory < max(2, self.initial):
+            raise ValueError(
+                f'Bayesian.memory = {self.memory}: must be at least 2 and at least {self.initial} = initial'
+            )
 
     def start(self, space: SearchSpace, seed: int) -> BayesianAgent:
         """Returns an agent that knows no rule."""
@@ -215,8 +219,11 @@ class WarmStart:
 
     Args:
       learner: who learns.
-      rules: names of known rules, or rules in any notation, in the order of their evaluation; those that the space
-        cannot spell are left out.
+      rules: names of known rules, or rules in any notation, in the order of their evaluation. Those that the space
+        cannot spell are left out; a rule of fewer iterations than the space needs `left` to be spelled.
+
+    Raises:
+      ValueError: no learner, an unknown rule, or, from `start`, a space that can spell none of the rules.
     """
 
     learner: 'Learner'
@@ -225,8 +232,12 @@ class WarmStart:
     def __post_init__(self) -> None:
         if not hasattr(self.learner, 'start') or isinstance(self.learner, type):
             raise ValueError(f'WarmStart.learner = {self.learner!r}: write @Name(), with brackets')
+        object.__setattr__(self, 'rules', (self.rules,) if isinstance(self.rules, str) else tuple(self.rules))
         for rule in self.rules:
-            UpdateRule.parse(rule)
+            try:
+                UpdateRule.parse(rule)
+            except ValueError as error:
+                raise ValueError(f'WarmStart.rules has {rule!r}: {error}') from error
 
     @property
     def batch_size(self) -> int:

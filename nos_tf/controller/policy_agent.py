@@ -25,9 +25,9 @@ class Baseline:
 
     >>> baseline = Baseline(decay=0.9)
     >>> baseline.compare(np.array([0.25, 0.75]))
-    (0.5, array([-0.25,  0.25]))
+    0.5
     >>> baseline.compare(np.array([1.0]))
-    (0.5, array([0.5]))
+    0.5
     >>> baseline.value
     0.55
     """
@@ -35,12 +35,12 @@ class Baseline:
     decay: float
     value: float | None = None
 
-    def compare(self, rewards: np.ndarray) -> tuple[float, np.ndarray]:
-        """Returns the baseline and rewards - baseline, `[B]`; only then does the baseline see the rewards `[B]`."""
+    def compare(self, rewards: np.ndarray) -> float:
+        """Returns what rewards `[B]` are compared with; only then does the baseline see them."""
         mean = float(rewards.mean())
         value = mean if self.value is None else self.value
         self.value = self.decay * value + (1 - self.decay) * mean
-        return value, rewards - value
+        return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,8 @@ class PolicyAgent:
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       clip: of the ratios in the surrogate, as `trpo.surrogate` has it; None for none.
-      replay: the last so many rules are learned from again with each batch, weighted by how probable they still are.
+      replay: the last so many rules are learned from again with each batch, weighted by how probable they still are;
+        KL and Fisher matrix are then of their prefixes too.
       steps: of the solver for one batch.
       entropy_half_life: updates after which the entropy coefficient is one half; None if it stays.
     """
@@ -124,21 +125,27 @@ class PolicyAgent:
     def update(self, choices: np.ndarray, rewards: np.ndarray, log_probs: np.ndarray) -> Metrics:
         """Takes solver steps for rules `[B, T]`, their rewards `[B]` and their log_probs `[B]`, as proposed."""
         batch = checked_batch(self.policy.space, choices, rewards, log_probs)
-        baseline, _ = self.baseline.compare(batch.rewards)
+        baseline = self.baseline.compare(batch.rewards)
         known = self.replay.joined(batch)
-        steps = [self._solver_step(known, len(batch.rewards), baseline, number) for number in range(self.steps)]
+        before, old = trpo.flatten(self._weights), self.policy.logits(tf.constant(batch.choices))
+        metrics = self._solver_step(known, len(batch.rewards), baseline, 0)
+        for number in range(1, self.steps):
+            step = self._solver_step(known, len(batch.rewards), baseline, number)
+            metrics['improvement'] += step['improvement']
+            metrics['accepted'] = max(metrics['accepted'], step['accepted'])
+        if self.steps > 1:  # neither of them adds up
+            metrics['kl'] = float(self.policy.kl(tf.constant(batch.choices), old))
+            metrics['step_size'] = float(tf.norm(trpo.flatten(self._weights) - before))
         self.replay = self.replay.pushed(batch)
         self.updates += 1
-        total = {name: sum(step[name] for step in steps) for name in ('kl', 'improvement')}
-        last = {name: steps[-1][name] for name in ('step_size', 'accepted')}
-        return {'baseline': baseline} | steps[0] | total | last
+        return {'baseline': baseline} | metrics
 
     def _solver_step(self, known: Batch, count: int, baseline: float, number: int) -> Metrics:
         """One step for known rules, of which the first count are new; number: of the step among those of the update."""
         prefixes = known.choices
         if self.kl_samples:
-            entropy = (self.seed, self.updates, KL, number) if number else (self.seed, self.updates, KL)
-            prefixes = np.concatenate([prefixes, self._sample(self.kl_samples, *entropy).choices])
+            fresh = self._sample(self.kl_samples, self.seed, self.updates, KL, number)
+            prefixes = np.concatenate([prefixes, fresh.choices])
         advantages, log_probs = known.rewards - baseline, known.log_probs
         if len(advantages) > count or number:
             advantages, log_probs = self._reweighted(known, advantages)
@@ -151,11 +158,13 @@ class PolicyAgent:
     def _reweighted(self, known: Batch, advantages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Advantages and log-probabilities `[B]` as if the present policy had drawn the rules.
 
-        The weight of a rule, p now over p then, is at most 1 (truncated importance sampling: Munos et al. 2016): what
-        has become improbable counts for little, and nothing counts for much.
+        The weight of a rule, p now over p then, is cut off at 1 (truncated importance sampling: Munos et al. 2016):
+        what has become improbable counts for little, and nothing counts for much. Weights have a mean of 1, so that
+        old rules do not make light of the reward beside the entropy bonus.
         """
         now = self.policy.log_prob(tf.constant(known.choices)).numpy()
-        return advantages * np.minimum(1.0, np.exp(now - known.log_probs.astype(np.float64))), now
+        weights = np.minimum(1.0, np.exp(now - known.log_probs.astype(np.float64)))
+        return advantages * weights / weights.mean(), now
 
     def _step(
         self,
@@ -174,8 +183,8 @@ class PolicyAgent:
         known = choices[: tf.shape(advantages)[0]]
 
         def objective(logits: tf.Tensor) -> tf.Tensor:
-            logits = logits[: tf.shape(advantages)[0]]
-            return trpo.surrogate(logits, known, advantages, log_probs, entropy_coefficient, self.clip)
+            gain = trpo.surrogate(logits[: tf.shape(advantages)[0]], known, advantages, log_probs, self.clip)
+            return gain + entropy_coefficient * entropy(logits[:count])
 
         problem = trpo.Problem(
             lambda theta: self.policy.logits_at(trpo.unflatten(theta, self._shapes), choices), objective

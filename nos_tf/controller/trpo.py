@@ -48,24 +48,17 @@ def unflatten(theta: tf.Tensor, shapes: list[tf.TensorShape]) -> list[tf.Tensor]
 
 
 def surrogate(
-    logits: tf.Tensor,
-    choices: tf.Tensor,
-    advantages: tf.Tensor,
-    log_probs: tf.Tensor,
-    entropy_coefficient: float,
-    clip: float | None = None,
+    logits: tf.Tensor, choices: tf.Tensor, advantages: tf.Tensor, log_probs: tf.Tensor, clip: float | None = None
 ) -> tf.Tensor:
-    """Returns the objective: mean_b A_b p_theta(rule_b) / p_old(rule_b) + entropy_coefficient * H(theta).
+    """Returns the objective: mean_b A_b p_theta(rule_b) / p_old(rule_b), a scalar.
 
-    Where theta is the policy that drew the rules, its gradient is the policy gradient: mean_b A_b grad log p(rule_b)
-    plus that of the entropy bonus.
+    Where theta is the policy that drew the rules, its gradient is the policy gradient: mean_b A_b grad log p(rule_b).
 
     Args:
       logits: `[B, T, K]` of the policy that is judged.
       choices: int32 `[B, T]`, the sampled rules.
       advantages: `[B]`, reward - baseline.
       log_probs: `[B]`, log p(rule) under the policy that drew it: the current one or, with workers, an older one.
-      entropy_coefficient: reward per nat.
       clip: c: what a ratio gains outside of [1 - c, 1 + c] does not count, what it loses does (Schulman et al. 2017,
         Equation 7); None for the ratio as it is.
     """
@@ -73,7 +66,7 @@ def surrogate(
     gains = ratio * advantages
     if clip is not None:
         gains = tf.minimum(gains, tf.clip_by_value(ratio, 1 - clip, 1 + clip) * advantages)
-    return tf.reduce_mean(gains) + entropy_coefficient * policy.entropy(logits)
+    return tf.reduce_mean(gains)
 
 
 def conjugate_gradient(

@@ -1,12 +1,13 @@
 """A learner that is told what others know: the first rules that it proposes are given."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from nos_tf.controller.agent import Agent, Metrics, Samples, State, UniformAgent
 from nos_tf.dsl.primitives import temporary
-from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.rule import STEPS_PER_ITERATION, UpdateRule
 from nos_tf.dsl.space import SearchSpace
 
 
@@ -17,11 +18,18 @@ class WarmAgent:
       agent: who learns.
       space: what is legal.
       rules: those that the space cannot spell are left out.
+
+    Raises:
+      ValueError: that is all of them.
     """
 
     def __init__(self, agent: Agent, space: SearchSpace, rules: Sequence[UpdateRule]) -> None:
         self._agent = agent
-        self._choices = np.array(list(_spelled(space, rules)), np.int32).reshape(-1, space.num_steps)
+        spelled = _spelled(space, rules)
+        if not spelled:
+            shown = ', '.join(rule.infix for rule in rules)
+            raise ValueError(f'WarmStart.rules: the space can spell none of {shown or "no rules"} (it may lack `left`)')
+        self._choices = np.array(spelled, np.int32)
         self._log_probs = UniformAgent(space, 0).log_prob(self._choices)
         self._proposed = 0  # of the rules, as far as `update` knows
 
@@ -57,14 +65,19 @@ def _spelled(space: SearchSpace, rules: Sequence[UpdateRule]) -> list[tuple[int,
     """The choices of the rules that the space can spell, each once."""
     choices: dict[tuple[int, ...], None] = {}
     for rule in rules:
-        program = rule.canonical()
-        tokens = list(program.tokens)
-        for k in range(program.iterations, space.iterations):  # iterations that hand the value on
-            tokens += (temporary(k), space.operands[0], 'x', 'x', 'left')
-        if tokens[4] == 'left':  # what it does not read may be any, and must be another in some spaces
-            tokens[1] = next((other for other in space.operands if other != tokens[0]), tokens[0])
-        try:
-            choices[space.encode(UpdateRule(tuple(tokens)))] = None
-        except ValueError:
-            continue
+        for program in (rule, rule.canonical()):
+            with suppress(ValueError):
+                choices[space.encode(_stretched(program, space))] = None
+                break
     return list(choices)
+
+
+def _stretched(program: UpdateRule, space: SearchSpace) -> UpdateRule:
+    """The same program in as many iterations as the space has; what `left` does not read is another operand."""
+    tokens = list(program.tokens)
+    for k in range(program.iterations, space.iterations):
+        tokens += (temporary(k), temporary(k), 'x', 'x', 'left')
+    for start in range(0, len(tokens), STEPS_PER_ITERATION):
+        if tokens[start + 4] == 'left':  # some spaces forbid that it is the same
+            tokens[start + 1] = next((other for other in space.operands if other != tokens[start]), tokens[start])
+    return UpdateRule(tuple(tokens))

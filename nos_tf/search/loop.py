@@ -27,7 +27,6 @@ from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_cpu_thread
 
 gin.external_configurable(SearchSpace)
-gin.register(Table)
 
 
 @gin.configurable
@@ -148,7 +147,10 @@ class Search:
         """Samples, evaluates, learns, saves and logs until the budget is spent."""
         done = session.tally.children
         session.display.note(f'{self.space.size:,} rules in the space; {done} of {self.children} children are there')
-        agent = self.learner.start(self.space, self.seed)
+        try:
+            agent = self.learner.start(self.space, self.seed)
+        except ValueError as error:
+            raise RunError(str(error)) from error
         iteration = session.resume(agent)
         while session.tally.children < self.children:
             count = min(self.learner.batch_size, self.children - session.tally.children)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from nos_tf.controller.agent import UniformAgent
-from nos_tf.controller.bayes import BayesianAgent
+from nos_tf.controller.bayes import KERNEL, BayesianAgent
 from nos_tf.dsl.embedding import embedding
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
@@ -71,6 +72,13 @@ def test_a_space_that_is_exhausted_goes_on():
     assert np.exp(log_probs) == pytest.approx([1 / 8] * 5)
 
 
+def test_probabilities_are_those_of_uniform_tokens():
+    learner = agent(TWO, initial=5)
+    trained(learner, 2, TWO)
+    choices, log_probs = learner.propose(5, 2)
+    np.testing.assert_array_equal(log_probs, UniformAgent(TWO, 9).log_prob(choices))
+
+
 def test_rewards_that_are_all_equal():
     learner = agent(initial=5)
     for iteration in range(3):
@@ -89,14 +97,25 @@ def test_it_remembers_the_best_and_the_last():
     assert set(known[:5]) == {16, 15, 14, 13, 12}
 
 
-def test_the_kernel_depends_on_no_more_than_the_rules():
-    """A learner that was restored fits at once what another fitted step by step."""
-    steady, restored = agent(initial=5), agent(initial=5)
+@pytest.mark.parametrize('memory', [200, 30])
+def test_the_kernel_depends_on_no_more_than_the_rules(memory):
+    """A learner that was restored fits at once what another fitted step by step, also when it forgets."""
+    steady, restored = agent(initial=5, memory=memory), agent(initial=5, memory=memory)
     trained(steady, 9)
     restored.restore(steady.state())
     expected = steady.propose(5, 9)
     assert restored.propose(5, 9).choices.tobytes() == expected.choices.tobytes()
-    assert restored._kernel == steady._kernel
+    assert restored._kernel == steady._kernel != KERNEL
+
+
+def test_what_is_drawn_is_the_function_without_the_noise_of_rewards():
+    learner = agent(initial=5)
+    choices, log_probs = UniformAgent(SPACE, 0).propose(40, 0)
+    noise = np.random.default_rng(0).normal(size=40)
+    learner.update(choices, likeness(SPACE, choices) + noise, log_probs)
+    learner._kernel, learner._fitted = Matern(16.0, nu=1.5) + WhiteKernel(0.5), 40
+    _, covariance = learner._model().predict(learner._points, return_cov=True)
+    assert np.diag(covariance).max() < 0.5 * learner._rewards.var()
 
 
 def test_a_state_of_another_space_is_refused():

@@ -165,6 +165,7 @@ def test_random_search_is_uniform_over_the_legal_choices():
         (Evolution, {'population': 0.5}, 'Evolution.population = 0.5: must be a whole number >= 1'),
         (Bayesian, {'initial': 0}, 'Bayesian.initial = 0: must be a whole number >= 1'),
         (Bayesian, {'memory': 0.5}, 'Bayesian.memory = 0.5: must be a whole number >= 1'),
+        (Bayesian, {'memory': 10}, 'Bayesian.memory = 10: must be at least 2 and at least 20 = initial'),
         (RandomSearch, {'batch_size': 2.5}, 'RandomSearch.batch_size = 2.5: must be a whole number >= 1'),
     ],
 )

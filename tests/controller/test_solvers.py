@@ -27,7 +27,7 @@ class Batch:
         advantages = tf.constant(np.random.default_rng(seed).normal(size=5) * 0.3, tf.float32)
         self.problem = trpo.Problem(
             lambda theta: policy.logits_at(trpo.unflatten(theta, self.shapes), choices),
-            lambda logits: trpo.surrogate(logits, choices, advantages, log_probs, 0.0015),
+            lambda logits: trpo.surrogate(logits, choices, advantages, log_probs) + 0.0015 * policies.entropy(logits),
         )
 
     def solve(self, solver, memory=None, max_kl=0.05, problem=None):

@@ -146,7 +146,9 @@ def test_gradient_of_the_surrogate_is_the_policy_gradient_where_the_policy_stand
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(small.theta)
         logits = small.logits(small.theta)
-        value = trpo.surrogate(logits, small.choices, advantages, small.log_probs, coefficient)
+        value = trpo.surrogate(logits, small.choices, advantages, small.log_probs) + coefficient * policies.entropy(
+            logits
+        )
         log_prob = policies.log_prob(logits, small.choices)
         entropy = policies.entropy(logits)
     assert value.numpy() == pytest.approx(advantages.mean() + coefficient * entropy.numpy(), rel=1e-12)
@@ -157,7 +159,7 @@ def test_gradient_of_the_surrogate_is_the_policy_gradient_where_the_policy_stand
 def test_surrogate_weighs_rules_by_the_ratio_of_their_probabilities(small):
     logits = small.logits(small.theta)
     older = small.log_probs - np.log([2.0, 1, 1, 0.5])
-    value = trpo.surrogate(logits, small.choices, np.array([1.0, 0, 0, 10]), older, 0.0)
+    value = trpo.surrogate(logits, small.choices, np.array([1.0, 0, 0, 10]), older)
     assert value.numpy() == pytest.approx((2 * 1 + 0.5 * 10) / 4, rel=1e-12)
 
 

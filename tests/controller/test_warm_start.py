@@ -1,8 +1,12 @@
 """Given rules come first, once each, and what learns from them is the learner itself."""
 
+from pathlib import Path
+
+import gin
 import numpy as np
 import pytest
 
+import nos_tf.search.loop  # noqa: F401 (gin then knows SearchSpace)
 from nos_tf.controller.learners import Evolution, Reinforce, WarmStart
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
@@ -39,6 +43,33 @@ def test_given_rules_come_first_and_once(space):
     assert batches[0][1] == pytest.approx([-np.log(space.size)] * 3, rel=0.1)
 
 
+@pytest.mark.parametrize(('file', 'spelled'), [('space_1.gin', 4), ('space_2.gin', 1), ('space_3.gin', 0)])
+def test_the_usual_rules_in_the_spaces_at_hand(file, spelled):
+    """Spaces without `left` spell no rule that is shorter than they are."""
+    gin.add_config_file_search_path(str(Path(__file__).parents[2]))
+    try:
+        gin.parse_config_files_and_bindings([f'gin/{file}'], [])
+        space = gin.get_configurable('SearchSpace')()
+    finally:
+        gin.clear_config()
+    warm = WarmStart(learner=Evolution())
+    if not spelled:
+        with pytest.raises(ValueError, match='WarmStart.rules: the space can spell none of'):
+            warm.start(space, 0)
+        return
+    agent = warm.start(space, 0)
+    rules = [space.rule(choices).canonical() for choices in agent._choices]
+    assert len(rules) == spelled
+    assert set(rules) <= {UpdateRule.parse(name).canonical() for name in warm.rules}
+
+
+def test_a_left_in_any_iteration_reads_what_the_space_allows():
+    space = SearchSpace(iterations=3, distinct_operands=True, reuse_temporaries=True)
+    agent = WarmStart(learner=Evolution(), rules='powersign').start(space, 0)
+    (choices,) = agent._choices
+    assert space.rule(choices).canonical() == UpdateRule.parse('powersign').canonical()
+
+
 def test_rules_that_the_space_cannot_spell_are_left_out():
     space = SearchSpace(operands=('g', 'm'), unaries=('x', 'exp'))
     learner = WarmStart(learner=Evolution(population=5), rules=('adam', 'm * exp(g)', 'powersign')).start(space, 0)
@@ -73,6 +104,6 @@ def test_it_continues_where_it_was():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match='WarmStart.learner = .*: write @Name'):
         WarmStart(learner=Evolution)
-    with pytest.raises(ValueError, match='adamm'):
+    with pytest.raises(ValueError, match="WarmStart.rules has 'adamm'"):
         WarmStart(learner=Evolution(), rules=['adamm'])
     assert WarmStart(learner=Evolution(batch_size=7)).batch_size == 7
