@@ -4,6 +4,7 @@ python benchmarks/tabular/landscape.py
 """
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib.figure
@@ -28,14 +29,16 @@ class Landscape:
 
     Args:
         table: a complete one.
+
+    Raises:
+        SystemExit: it is not.
     """
 
     def __init__(self, table: RewardTable) -> None:
+        if not table.metadata['complete']:
+            raise SystemExit('the table is not complete: `python benchmarks/tabular/generate.py` goes on with it')
         self.table = table
-        banks = table.space.choices
-        self.choices = np.array(np.unravel_index(np.arange(table.space.size), tuple(map(len, banks)))).T  # [P, 5]
-        self.rewards = table.rewards(self.choices)  # [P]
-        self.means = table.mean_rewards(self.choices).astype(np.float64)
+        self.rewards = table.rewards(table.choices)  # [P]
         self.rules = [UpdateRule.from_ids(ids) for ids in table.representatives]  # [C]
         self.class_rewards = self.told(table.first)[:, 0]
         self.again = self.told(table.again)  # [K, S]
@@ -60,21 +63,27 @@ class Landscape:
         """The functions of the highest mean over all seeds, and the known rules."""
         means, half = self.seeds.mean(axis=1), 1.96 * self._noise() / np.sqrt(self.seeds.shape[1])
         order = np.argsort(-means, kind='stable')
-        known = {UpdateRule.parse(name).canonical(): name for name in KNOWN_RULES}
+        known = self._known()
         rank = {int(row): place for place, row in enumerate(order, start=1)}
-        shown = [*order[:SHOWN], *(row for row in order[SHOWN:] if self._rule(row) in known)]
+        shown = [*order[:SHOWN], *(row for row in order[SHOWN:] if int(self.table.rescored[row]) in known)]
         rates = self.table.metadata['task']['Child.learning_rates']
         rows = []
         for row in shown:
             one = self.table.rescored[row]
-            name = known.get(self._rule(row))
-            text = f'`{self._rule(row).infix}`' + (f' ({name})' if name else '')
+            name = known.get(int(one))
+            text = f'`{self.rules[one].infix}`' + (f' ({name})' if name else '')
             rate = rates[self.table.first.winner[one]]
             rows.append([str(rank[row]), text, f'{means[row]:.4f}', f'{rate:g}', str(self.spellings[one])])
         return markdown(['rank', 'rule', f'mean reward, ± {half:.4f}', 'learning rate', 'programs'], rows)
 
-    def _rule(self, row: int) -> UpdateRule:
-        return self.rules[self.table.rescored[row]]
+    def _known(self) -> dict[int, str]:
+        """The names of known rules, by class."""
+        space, names = self.table.space, {}
+        for name in KNOWN_RULES:
+            with suppress(ValueError):  # more than one iteration
+                choices = space.encode(UpdateRule.parse(name).canonical())
+                names[int(self.table.class_of[self.table.index(np.array([choices]))[0]])] = name
+        return names
 
     def _noise(self) -> float:
         """The standard deviation of a reward between seeds, pooled over the functions with several that train."""
@@ -88,7 +97,10 @@ class Landscape:
         rows = [
             ['standard deviation of a reward between seeds', f'{self._noise():.4f}'],
             ['standard deviation of the true rewards of the best 500', f'{self._true_spread(order[:500]):.4f}'],
-            ['Spearman correlation of the first reward and the mean of the others, best 2,000', _rank(first, others)],
+            [
+                f'Spearman correlation of the first reward and the mean of the others, all {len(first):,}',
+                _rank(first, others),
+            ],
             ['the same, best 500', _rank(first[order[:500]], others[order[:500]])],
             ['first reward of the 100 that looked best', f'{first[order[:100]].mean():.4f}'],
             ['mean of their other rewards', f'{others[order[:100]].mean():.4f}'],
@@ -108,12 +120,12 @@ class Landscape:
 
     def primitives(self) -> str:
         """What each primitive does to a program, and how often the best have it."""
-        good = np.argsort(-self.means, kind='stable')[: round(TOP * len(self.means))]
+        good = self.table.best(round(TOP * len(self.rewards)))
         rows = []
         kinds = (('operand', (0, 1)), ('unary', (2, 3)), ('binary', (4,)))
         for kind, steps in kinds:
             for index, token in enumerate(self.table.space.choices[steps[0]]):
-                has = (self.choices[:, steps] == index).any(axis=1)
+                has = (self.table.choices[:, steps] == index).any(axis=1)
                 trains = (self.rewards[has] > CHANCE).mean()
                 lift = has[good].mean() / has.mean()
                 rows.append([kind, f'`{token}`', f'{self.rewards[has].mean():.3f}', f'{trains:.0%}', f'{lift:.2f}'])
@@ -124,7 +136,7 @@ class Landscape:
         figure = matplotlib.figure.Figure(figsize=(11, 4), layout='constrained')
         left, right = figure.subplots(1, 2)
         bins = np.linspace(0, 0.9, 91)
-        left.hist(self.rewards, bins, label='all 154,880 programs', color='tab:blue')
+        left.hist(self.rewards, bins, label=f'all {len(self.rewards):,} programs', color='tab:blue')
         left.hist(
             self.told(self.table.deep)[:, 0],
             bins,

@@ -57,13 +57,9 @@ def spread(values: np.ndarray) -> str:
     def told(x: float) -> str:
         return f'{x:.0f}' if np.isfinite(x) else '–'
 
-    low, middle, high = (np.sort(values)[i] for i in _quartiles(len(values)))
-    middle = np.median(values) if np.isfinite(np.sort(values)[len(values) // 2]) else np.inf
-    return f'{told(middle)} ({told(low)}–{told(high)})'
-
-
-def _quartiles(count: int) -> tuple[int, int, int]:
-    return (count - 1) // 4, count // 2, count - 1 - (count - 1) // 4
+    ordered, quarter = np.sort(values), (len(values) - 1) // 4
+    middle = np.median(values) if np.isfinite(ordered[len(values) // 2]) else np.inf
+    return f'{told(middle)} ({told(ordered[quarter])}–{told(ordered[-1 - quarter])})'
 
 
 def table(

@@ -94,7 +94,7 @@ def _origins(summary: Mapping[str, Any]) -> Iterator[list[str]]:
     children, merged = summary['children'], summary['merged']
     trained = summary['distinct_rules'] - summary['rejected'] - merged
     for what, count in (
-        ('trained', trained),
+        ('trained, or looked up in a table', trained),
         ('hits: the same program had been there', summary['hits']),
         ('taken over from an equal function', merged),
         ('rejected: cannot train', summary['rejected']),

@@ -20,6 +20,7 @@ import gin
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
+from nos_tf.search.schema import TRAINED
 from nos_tf.tasks.child import Child, Outcome, Trainer
 from nos_tf.tasks.machine import use_one_cpu_thread
 
@@ -51,6 +52,10 @@ class _Patience:
 class Evaluator(Protocol):
     """Has children trained, or knows what became of them; any number may be under way."""
 
+    @property
+    def origin(self) -> str:
+        """How outcomes are come by, as in the schema of the store."""
+
     def identity(self, child: Child) -> dict[str, Any]:
         """All that the outcomes of a child depend on: name of each part -> JSON value."""
 
@@ -71,9 +76,19 @@ class Evaluator(Protocol):
         """Drops what is queued and ends what runs."""
 
 
+class _Trains:
+    """What evaluators that train have in common."""
+
+    origin = TRAINED
+
+    def identity(self, child: Child) -> dict[str, Any]:
+        """That of the child, the machine included."""
+        return child.identity()
+
+
 @gin.register
 @dataclass
-class InProcess:
+class InProcess(_Trains):
     """Trains in the process of the controller, one job after the other; for debugging, and for a single core.
 
     Args:
@@ -84,10 +99,6 @@ class InProcess:
 
     def __post_init__(self) -> None:
         _check_counts(self, 'attempts')
-
-    def identity(self, child: Child) -> dict[str, Any]:
-        """That of the child, the machine included."""
-        return child.identity()
 
     def start(self, child: Child, iterations: int) -> None:
         """Builds the trainer."""
@@ -118,7 +129,7 @@ class InProcess:
 
 @gin.register
 @dataclass
-class ProcessPool:
+class ProcessPool(_Trains):
     """Trains in local processes, one thread each; replaces those that die.
 
     Args:
@@ -134,10 +145,6 @@ class ProcessPool:
         if self.workers is None:
             self.workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         _check_counts(self, 'workers', 'attempts')
-
-    def identity(self, child: Child) -> dict[str, Any]:
-        """That of the child, the machine included."""
-        return child.identity()
 
     def start(self, child: Child, iterations: int) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""

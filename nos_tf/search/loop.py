@@ -22,7 +22,7 @@ from nos_tf.search.evaluators import Evaluator
 from nos_tf.search.files import write_whole
 from nos_tf.search.rescore import Score, best_rules, rescore
 from nos_tf.search.session import Session
-from nos_tf.search.table import Table
+from nos_tf.search.table import Table  # noqa: F401 (for gin)
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_cpu_thread
 
@@ -88,7 +88,7 @@ class Search:
     def identity(self) -> dict[str, Any]:
         """All that decides what a search finds, by the names of the gin bindings.
 
-        The budget does not, nor which evaluator trains; one that does not train has a say, as the machine otherwise.
+        The budget does not, nor which evaluator trains; one that looks rewards up does.
         """
         return {
             'Search.seed': self.seed,

@@ -16,6 +16,7 @@ FILE_NAME = 'results.sqlite'
 VERSION = 3
 
 TRAINED = 'trained'
+LOOKED_UP = 'looked up'  # in a table
 REJECTED = 'rejected: '  # and why
 MERGED = 'equal to '  # and the tokens of the program whose outcome it is
 
@@ -29,7 +30,7 @@ CREATE TABLE outcomes (
     learning_rate REAL,           -- the winner of the sweep; null where there was none
     sweep TEXT NOT NULL,          -- JSON: the accuracy of each learning rate
     seconds REAL NOT NULL,
-    origin TEXT NOT NULL,         -- 'trained', 'rejected: <why>' or 'equal to <program>'
+    origin TEXT NOT NULL,         -- 'trained', 'looked up', 'rejected: <why>' or 'equal to <program>'
     fingerprint TEXT,             -- of the function; null for a stochastic program
     PRIMARY KEY (program, task, seed)
 ) WITHOUT ROWID;

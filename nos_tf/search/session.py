@@ -17,7 +17,7 @@ from nos_tf.search.display import Display
 from nos_tf.search.evaluators import Evaluator, Job
 from nos_tf.search.files import write_whole
 from nos_tf.search.journal import Journal
-from nos_tf.search.schema import MERGED, REJECTED, TRAINED, Checkpoint
+from nos_tf.search.schema import MERGED, REJECTED, Checkpoint
 from nos_tf.search.schema import Child as StoredChild
 from nos_tf.search.store import Result, Store
 from nos_tf.search.tally import Tally
@@ -156,7 +156,7 @@ class Session:
                 outcomes[job] = known
         while missing:
             ended = self._evaluator.collect()
-            self.store.save_outcomes(self._result(job, outcome, TRAINED) for job, outcome in ended)
+            self.store.save_outcomes(self._result(job, outcome, self._evaluator.origin) for job, outcome in ended)
             outcomes.update(ended)
             missing -= len(ended)
             report(len(outcomes))

@@ -22,6 +22,7 @@ from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
 from nos_tf.search.columns import UNTRAINED, Columns
 from nos_tf.search.evaluators import Job
+from nos_tf.search.schema import LOOKED_UP
 from nos_tf.search.store import differences
 from nos_tf.tasks.child import Child, Outcome
 
@@ -97,6 +98,20 @@ class RewardTable:
     def mean_rewards(self, choices: np.ndarray) -> np.ndarray:
         """The mean rewards of choices [B, 5] over all seeds that the table has of them: float32 [B]."""
         return self._mean_rewards[self.class_of[self.index(choices)]]
+
+    @cached_property
+    def choices(self) -> np.ndarray:
+        """Those of all programs, in their order: int32 [P, 5]."""
+        banks = tuple(map(len, self.space.choices))
+        return np.array(np.unravel_index(np.arange(self.space.size), banks), np.int32).T
+
+    def best(self, count: int) -> np.ndarray:
+        """The programs of the highest mean rewards, best first: int [count].
+
+        Those whose class trained with all seeds come before the others, of which one seed says little.
+        """
+        is_known = np.isin(self.class_of, self.rescored)
+        return np.lexsort((np.arange(len(is_known)), -self.mean_rewards(self.choices), ~is_known))[:count]
 
     @cached_property
     def _first_rewards(self) -> np.ndarray:
@@ -211,9 +226,10 @@ def _read(file: Mapping[str, np.ndarray], name: str) -> Any:
     return Columns(*(file[f'{name}_{column}'] for column in Columns._fields))
 
 
+@gin.register
 @dataclass
 class Table:
-    """An evaluator that looks outcomes up instead of training; so a run on it depends on no machine.
+    """An evaluator that looks outcomes up instead of training.
 
     Args:
         path: of the file.
@@ -221,24 +237,23 @@ class Table:
 
     path: str = gin.REQUIRED
 
+    origin = LOOKED_UP
+
     @cached_property
     def _table(self) -> RewardTable:
         return RewardTable.load(self.path)
 
     def identity(self, child: Child) -> dict[str, Any]:
-        """What outcomes depend on: the procedure, and the table in place of the machine that it was made on."""
-        return {**self._checked(child), 'Table': self._table.fingerprint}
-
-    def _checked(self, child: Child) -> dict[str, Any]:
-        """The procedure of a child; raises RunError if it is not that of the table."""
-        there, here = (_procedure(identity) for identity in (self._table.metadata['task'], child.identity()))
+        """That of the child, and the table; raises RunError if the table is of another procedure."""
+        identity = child.identity()
+        there, here = (_procedure(x) for x in (self._table.metadata['task'], identity))
         if differing := differences(there, here):
             raise RunError(f'{self.path} was made for another task: {differing}')
-        return here
+        return {**identity, 'Table': self._table.fingerprint}
 
     def start(self, child: Child, iterations: int) -> None:
         """Reads the table, whose task must be that of the child."""
-        self._checked(child)
+        self.identity(child)
         self._ended: list[tuple[Job, Outcome]] = []
 
     def submit(self, job: Job) -> None:

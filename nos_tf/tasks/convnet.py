@@ -151,12 +151,14 @@ class ConvNet:
             loss, error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
                 features=self._classify(x, dense, w['bias']), labels=labels
             )
-            error = tf.cast(error / size, self._dtype)
+            error /= size
+            bias = tf.reduce_sum(error, 0)
+            error = tf.cast(error, self._dtype)
             flat = tf.reshape(x, [x.shape[0], -1])
             dense_gradient = tf.cast(tf.matmul(error, flat, transpose_a=True), tf.float32)
             upstream = relu_gradient(x, tf.reshape(tf.matmul(error, dense), x.shape))
             through, scale, offset = second.backward(kept, upstream)
-            return through, (tf.reduce_sum(loss) / size, scale, offset, dense_gradient, tf.reduce_sum(error, 0))
+            return through, (tf.reduce_sum(loss) / size, scale, offset, dense_gradient, bias)
 
         def back_to_first(through: tf.Tensor, kept: tuple, x: tf.Tensor, images: tf.Tensor) -> tuple:
             upstream = second.finish(kept, through)

@@ -101,8 +101,9 @@ def all_patch_moments(images: tf.Tensor, at_once: int = 100) -> tf.Tensor:
 class FirstLayer:
     """relu(normalise(convolve(images, kernel))) for images whose patches have known moments.
 
-    With y = p k for a patch p and a kernel k, the mean of y is mean(p) k and its variance k^T Cov(p) k. These are
-    computed in float64: the covariance of the patches of natural images is nearly singular.
+    With y = p k for a patch p and a kernel k, the mean of y is mean(p) k and its variance k^T Cov(p) k. These products
+    are taken in float64, for the covariance of the patches of natural images is nearly singular; the moments themselves
+    are float32, so the images should be standardised, as those of `tasks/images.py` are.
 
     Args:
         kernel: [3, 3, C, F].
@@ -127,7 +128,7 @@ class FirstLayer:
         self._inverse_deviation = tf.math.rsqrt(variance + epsilon)
         self._gain = tf.cast(scale, tf.float64) * self._inverse_deviation
         self._offset = tf.cast(offset, tf.float64)
-        unbiased = variance * count / (count - 1.0)
+        unbiased = variance * count / tf.maximum(count - 1.0, 1.0)
         self.moments = Moments(tf.cast(self._mean, tf.float32), tf.cast(unbiased, tf.float32))
 
     def folded(self, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:

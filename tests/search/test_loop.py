@@ -41,6 +41,7 @@ class Table:
     """Rewards without training: a hash of program and seed, higher where the rule reads g. Counts what it is asked."""
 
     workers = 1
+    origin = 'trained'
 
     def __init__(self, stop_after=None):
         self.trained = []

@@ -20,6 +20,7 @@ class Scripted:
     """Ends jobs in the reverse order, and fails where it is told to."""
 
     workers = 1
+    origin = 'trained'
 
     def __init__(self, fail_on=()):
         self.fail_on, self.asked, self.closed = fail_on, [], 0

@@ -25,7 +25,7 @@ from nos_tf.search import RunError
 from nos_tf.search.columns import Columns, accuracies
 from nos_tf.search.evaluators import Job
 from nos_tf.search.loop import Search
-from nos_tf.search.schema import FILE_NAME
+from nos_tf.search.schema import FILE_NAME, LOOKED_UP
 from nos_tf.search.session import Session
 from nos_tf.search.store import read_results
 from nos_tf.search.table import FORMAT, RewardTable, Table
@@ -215,6 +215,7 @@ def search(path, **overrides):
 def test_a_search_takes_its_rewards_from_the_table(tmp_path, path):
     summary = search(path).run(tmp_path / 'run')
     assert summary['children'] == 300 and summary['configuration']['Table'] == make().fingerprint
+    assert summary['trained'] == 0 and {row.origin for row in read_results(tmp_path / 'run')} == {LOOKED_UP}
     for row in read_results(tmp_path / 'run'):
         one = CLASSES.of[make().index(np.array([SPACE.encode(UpdateRule(tuple(row.rule.split())))]))[0]]
         assert (row.reward, row.learning_rate, tuple(json.loads(row.sweep)), row.seconds) == FIRST[one]
@@ -222,10 +223,12 @@ def test_a_search_takes_its_rewards_from_the_table(tmp_path, path):
     assert again['children'] == 400
 
 
-def test_a_run_belongs_to_its_table_and_not_to_its_machine(tmp_path, path, monkeypatch):
+def test_a_run_belongs_to_its_table_and_to_its_machine(tmp_path, path, monkeypatch):
     search(path, children=5).run(tmp_path / 'run')
-    monkeypatch.setattr('nos_tf.tasks.child.processor', lambda: 'another')
-    search(path, children=10).run(tmp_path / 'run')
+    with monkeypatch.context() as patch:
+        patch.setattr('nos_tf.tasks.child.processor', lambda: 'another')
+        with pytest.raises(RunError, match='processor is'):
+            search(path, children=10).run(tmp_path / 'run')
     make(command='another').save(path)
     with pytest.raises(RunError, match='another configuration or version: Table is'):
         search(path).run(tmp_path / 'run')

@@ -66,7 +66,7 @@ def test_the_first_layer_is_one_convolution(draws):
 
 
 def test_the_first_layer_of_images_whose_patches_hardly_vary():
-    """Where the variance is 1e-6 of the mean square, float32 moments would be noise."""
+    """The variance is 1e-6 of the mean square: more than standardised images ask of moments in float32."""
     random = np.random.default_rng(0)
     images = tf.constant(1.0 + 1e-3 * random.normal(size=[4, 6, 6, 1]), tf.float32)[:, 1:-1, 1:-1]
     kernel = np.zeros([3, 3, 1, 1], np.float32)
@@ -82,6 +82,13 @@ def test_an_output_without_variance_is_its_offset():
     layer = FirstLayer(kernel, tf.ones(1), tf.constant([0.5]), tf.reduce_sum(patch_moments(images), 0), EPSILON)
     folded, bias = layer.folded(tf.float32)
     np.testing.assert_array_equal(convolve(images, folded) + bias, np.full([3, 4, 4, 1], 0.5, np.float32))
+
+
+def test_a_single_value_has_no_variance():
+    image = tf.ones([1, 1, 1, 1])
+    layer = FirstLayer(tf.ones([3, 3, 1, 1]), tf.ones(1), tf.zeros(1), patch_moments(image)[0], EPSILON)
+    assert layer.moments.mean.numpy() == [1.0]
+    assert layer.moments.variance.numpy() == [0.0]
 
 
 def test_patch_moments_by_hand():
