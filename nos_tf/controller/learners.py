@@ -189,7 +189,7 @@ class Bayesian:
 
     batch_size: int = 5
     initial: int = 20
-    candidates: int = 500
+    candidates: int = 1000
     parents: int = 10
     memory: int = 500
 

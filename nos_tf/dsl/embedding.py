@@ -1,7 +1,8 @@
 """A rule as a point in Euclidean space: rules that change weights alike are near, however they are spelled.
 
-The point is the update on the probes of `equivalence.py`, scaled to a mean square of 1, since the sweep of learning
-rates makes up for any scale. Random primitives have the same draws in every rule.
+The point is the update on the probes of `equivalence.py`, in units of its median magnitude, since the sweep of learning
+rates makes up for any scale, and through an arctangent, since few large values should not drown the rest. Random
+primitives have the same draws in every rule.
 """
 
 from functools import lru_cache
@@ -13,7 +14,7 @@ from nos_tf.dsl.expression import from_tokens
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 
-LARGEST = 1e100  # so that squares are finite
+LARGEST = 1e100  # so that a median is finite
 
 _UNIFORM = np.random.Generator(np.random.PCG64(20170809)).random(PROBES)
 
@@ -32,7 +33,11 @@ def embedding(rule: UpdateRule, constants: RuleConstants | None = None) -> np.nd
 def _embedding(tokens: tuple[str, ...], constants: RuleConstants) -> np.ndarray:
     update = evaluate(from_tokens(tokens), probes(constants), lambda expression: _UNIFORM)
     update = np.clip(np.nan_to_num(update, nan=0.0), -LARGEST, LARGEST)
-    size = np.sqrt(np.mean(np.square(update)))
-    point = update / size if size > 0 else update
+    sizes = np.abs(update)
+    point = np.zeros(PROBES)
+    if sizes.any():
+        with np.errstate(over='ignore'):
+            point = np.arctan(update / np.median(sizes[sizes > 0]))
+        point /= np.sqrt(np.mean(np.square(point)))
     point.flags.writeable = False  # it is shared by all who ask
     return point
