@@ -130,7 +130,7 @@ def test_the_page_lists_the_best_distinct_rules(page):
 def test_the_page_tells_how_rewards_were_come_by(page):
     start = page.rows.index(['reward', 'rules', 'share'])
     assert page.rows[start + 1 : start + 6] == [
-        ['trained', '3', '60.0%'],
+        ['trained, or looked up in a table', '3', '60.0%'],
         ['hits: the same program had been there', '1', '20.0%'],
         ['taken over from an equal function', '0', '0.0%'],
         ['rejected: cannot train', '1', '20.0%'],
