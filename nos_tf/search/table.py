@@ -1,6 +1,6 @@
 """Rewards by look-up: a file that has the outcome of every program of a space, trained once and for all.
 
-What NAS-Bench is for architectures, this is for optimizer search: learners compare over thousands of samples a second,
+What NAS-Bench is for architectures, this is for optimizer search: learners compare at the price of their own thought,
 and what the best rule would have been is known. `benchmarks/tabular/generate.py` makes the file.
 """
 
