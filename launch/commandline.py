@@ -36,24 +36,30 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 with _quiet():
     import tensorflow as _  # noqa: F401
 
-    from nos_tf.search import RunError
+    from nos_tf.search import ClusterLostError, RunError, heartbeat
 
 INTERRUPTED = 130
 FAILED = 2
+TRY_AGAIN = 75  # as sysexits.h has it: whoever supervises this process begins it again
 MISTAKES = (RunError, OSError, sqlite3.Error)
 
 Root = TypeVar('Root')
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `--run_dir`, for launchers that read what a run left; the others call `parse_arguments`."""
+def bare_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that knows `--help`: a sentence, and an example after an empty line."""
     summary, _, example = description.partition('\n\n')
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         description=summary,
         epilog=f'Example: {example.strip()}\n\nNOS_TF_TRACEBACK=1 in the environment shows where an error was raised.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--run_dir`, for launchers that read what a run left; the others call `parse_arguments`."""
+    parser = bare_parser(description)
     parser.add_argument('--run_dir', type=_directory, required=True, metavar='DIR', help='of the run')
     return parser
 
@@ -127,6 +133,7 @@ def _in_one_place(error: Exception) -> str:
 
 def main(run: Callable[[], None]) -> None:
     """Runs a launcher; turns mistakes and Ctrl-C into one line and an exit code. NOS_TF_TRACEBACK=1 shows more."""
+    heartbeat.start()
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not so where it is ignored, as by a shell's &
         signal.signal(signal.SIGINT, _interrupt)
@@ -139,7 +146,8 @@ def main(run: Callable[[], None]) -> None:
     except MISTAKES as error:
         if os.environ.get('NOS_TF_TRACEBACK'):
             raise
-        _leave(f'error: {" ".join(str(error).split())}', FAILED)
+        code = TRY_AGAIN if isinstance(error, ClusterLostError) else FAILED
+        _leave(f'error: {" ".join(str(error).split())}', code)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -3,15 +3,22 @@
 python launch/search.py --gin_files gin/quickstart.gin --run_dir runs/quickstart
 """
 
+import os
+
 import commandline
 from nos_tf import Search
 from nos_tf.report import report
+from nos_tf.search import RunError
+from nos_tf.search.cluster import Cluster
 
 
 def search() -> None:
     """Runs the search that gin describes, or takes it up where it stopped, and reports."""
     arguments = commandline.parse_arguments(__doc__)
-    commandline.configure(arguments, Search).run(arguments.run_dir)
+    configured = commandline.configure(arguments, Search)
+    if os.environ.get('TF_CONFIG') and not isinstance(configured.evaluator, Cluster):
+        raise RunError('TF_CONFIG names a cluster that would be idle: add gin/cluster.gin to --gin_files, or unset it')
+    configured.run(arguments.run_dir)
     print(report.write(arguments.run_dir))
 
 

@@ -12,7 +12,7 @@ def make_row(reward, rule='g', id=0, origin='trained'):
     tokens, program = (' '.join(r.tokens) for r in (parsed, parsed.canonical()))
     fingerprint = None if parsed.is_stochastic else parsed.fingerprint()
     sweep = json.dumps([0.1, reward])
-    return Row(id, id // 5, tokens, program, reward, 0.1, sweep, 1.5, 0, -3.25, origin, fingerprint)
+    return Row(id, id // 5, id // 5, tokens, program, reward, 0.1, sweep, 1.5, 0, -3.25, origin, fingerprint)
 
 
 def make_rows(rewards, rules=('g',)):

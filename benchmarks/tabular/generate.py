@@ -34,7 +34,8 @@ from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
 from nos_tf.search.columns import Columns, accuracies
-from nos_tf.search.evaluators import Job, ProcessPool
+from nos_tf.search.evaluators import ProcessPool
+from nos_tf.search.jobs import Job
 from nos_tf.search.store import Result, Store
 from nos_tf.search.table import FORMAT, RewardTable
 from nos_tf.tasks.child import Child, Outcome

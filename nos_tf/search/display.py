@@ -1,7 +1,7 @@
 """What a person sees while a search runs: a live panel in a terminal, plain lines anywhere else."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -40,6 +40,7 @@ class Display:
         self._total, self._first = total, done
         self._start = time.monotonic()
         self._last_line = 0.0
+        self._workers: Mapping[str, float] = {}
         self._bar = Progress(
             TextColumn('[bold]{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn('left {task.fields[eta]}'), console=self.console,
@@ -65,14 +66,21 @@ class Display:
         """Children an hour since the display began."""
         return (children - self._first) * 3600 / max(time.monotonic() - self._start, 1e-9)
 
-    def show(self, tally: Tally, under_way: int = 0) -> None:
-        """Brings the display up to date; `under_way` outcomes of the present batch are there already."""
+    def show(self, tally: Tally, under_way: int = 0, workers: Mapping[str, float] | None = None) -> None:
+        """Brings the display up to date.
+
+        Args:
+            tally: of the children that count.
+            under_way: outcomes of the present batch that are there already.
+            workers: numbers about them, by name; None if they are as they were.
+        """
+        self._workers = self._workers if workers is None else workers
         done = tally.children + under_way
         rate = self.per_hour(done)
         eta = _duration((self._total - done) * 3600 / rate) if rate and done > self._first else '?'
         if self.console.is_terminal:
             self._bar.update(self._task, completed=done, eta=eta)
-            self._live.update(Group(self._bar, _panel(tally, rate)))
+            self._live.update(Group(self._bar, _panel(tally, rate, self._workers)))
             return
         now = time.monotonic()
         if tally.children and (now - self._last_line >= PLAIN_INTERVAL or tally.children >= self._total):
@@ -81,7 +89,7 @@ class Display:
                 f'children {done}/{self._total}, mean reward of the last 100 {tally.recent_mean:.3f}, '
                 f'best {tally.best.reward if tally.best else 0:.3f} {tally.best_rule}, hits {tally.hit_rate:.0%}, '
                 f'equal functions {tally.equal_function_rate:.0%}, rejected {tally.rejected_rate:.0%}, '
-                f'{rate:.0f} an hour, {eta} left'
+                f'{rate:.0f} an hour, {eta} left{_crew(self._workers)}'
             )
 
     def busy(self, what: str, done: int, total: int) -> None:
@@ -94,7 +102,7 @@ class Display:
             self.note(f'{what} {done}/{total}')
 
 
-def _panel(tally: Tally, rate: float) -> Table:
+def _panel(tally: Tally, rate: float, workers: Mapping[str, float]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_row('mean reward of the last 100', f'{tally.recent_mean:.3f}' if tally.best else '')
     table.add_row('best reward', f'{tally.best.reward:.3f}' if tally.best else '')
@@ -103,7 +111,18 @@ def _panel(tally: Tally, rate: float) -> Table:
     table.add_row('equal functions', f'{tally.equal_functions} ({tally.equal_function_rate:.0%})')
     table.add_row('rejected', f'{tally.rejected} ({tally.rejected_rate:.0%})')
     table.add_row('children an hour', f'{rate:.0f}')
+    for name, value in workers.items():
+        table.add_row(name.replace('_', ' '), _number(name, value))
     return table
+
+
+def _crew(workers: Mapping[str, float]) -> str:
+    """What a plain line says of the workers."""
+    return ''.join(f', {name.replace("_", " ")} {_number(name, value)}' for name, value in workers.items())
+
+
+def _number(name: str, value: float) -> str:
+    return f'{value:.0%}' if name == 'utilisation' else f'{value:.1f}' if name == 'staleness' else f'{value:.0f}'
 
 
 def scores_table(scores: Sequence[Score], seeds: int) -> Table:

@@ -8,82 +8,38 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import gin
 
-from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
+from nos_tf.search.jobs import Job, Patience, check_counts, reason
 from nos_tf.search.schema import TRAINED
 from nos_tf.tasks.child import Child, Outcome, Trainer
 from nos_tf.tasks.machine import use_one_cpu_thread
 
-
-class Job(NamedTuple):
-    """A training to be done."""
-
-    program: UpdateRule  # canonical
-    seed: int
-
-
 _Jobs = dict[Future[Outcome], Job]
-
-
-@dataclass
-class _Patience:
-    """Counts what goes wrong with no job finished in between; the same thing `attempts` times is an end."""
-
-    attempts: int
-    failures: Counter[Job | None] = field(default_factory=Counter)
-
-    def fail(self, message: str, job: Job | None = None) -> None:
-        """Counts a failure of a job, or of all; raises RunError with the message if it is the last."""
-        self.failures[job] += 1
-        if self.failures[job] >= self.attempts:
-            raise RunError(f'{message}; nothing is lost, the same command goes on')
-
-
-class Evaluator(Protocol):
-    """Has children trained, or knows what became of them; any number may be under way."""
-
-    @property
-    def origin(self) -> str:
-        """How outcomes are come by, as in the schema of the store."""
-
-    def identity(self, child: Child) -> dict[str, Any]:
-        """All that the outcomes of a child depend on: name of each part -> JSON value."""
-
-    def start(self, child: Child, iterations: int) -> None:
-        """Gets ready to train rules of at most so many iterations."""
-
-    def submit(self, job: Job) -> None:
-        """Adds a job to the queue."""
-
-    def collect(self) -> list[tuple[Job, Outcome]]:
-        """Waits for at least one job to end; returns those that have, each once; [] if there is none to wait for.
-
-        Raises:
-            RunError: a job cannot be done; the message says why.
-        """
-
-    def close(self) -> None:
-        """Drops what is queued and ends what runs."""
 
 
 class _Trains:
     """What evaluators that train have in common."""
 
-    origin = TRAINED
-
     def identity(self, child: Child) -> dict[str, Any]:
         """That of the child, the machine included."""
         return child.identity()
+
+    def origin(self, job: Job) -> str:
+        """Every outcome is of a training."""
+        return TRAINED
+
+    def status(self) -> dict[str, float]:
+        """Nothing: workers that die are replaced at once."""
+        return {}
 
 
 @gin.register
@@ -97,12 +53,14 @@ class InProcess(_Trains):
 
     attempts: int = 3
 
+    workers = 1
+
     def __post_init__(self) -> None:
-        _check_counts(self, 'attempts')
+        check_counts(self, 'attempts')
 
     def start(self, child: Child, iterations: int) -> None:
         """Builds the trainer."""
-        self._patience = _Patience(self.attempts)
+        self._patience = Patience(self.attempts)
         use_one_cpu_thread()
         self._trainer = child.trainer(iterations)
         self._thread = ThreadPoolExecutor(1)  # so that Ctrl-C need not wait for the end of a child
@@ -144,14 +102,14 @@ class ProcessPool(_Trains):
     def __post_init__(self) -> None:
         if self.workers is None:
             self.workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        _check_counts(self, 'workers', 'attempts')
+        check_counts(self, 'workers', 'attempts')
 
     def start(self, child: Child, iterations: int) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
         child.trainer(iterations)  # what is wrong with it is said here, once
         self._arguments = (child, iterations)
         self._jobs: _Jobs = {}
-        self._patience = _Patience(self.attempts)
+        self._patience = Patience(self.attempts)
         self._open()
 
     def _open(self) -> None:
@@ -218,28 +176,17 @@ def _harvest(jobs: _Jobs, done: Iterable[Future]) -> list[tuple[Job, Outcome]]:
     for future in () if ended else done:
         error = future.exception()
         if not isinstance(error, MemoryError):
-            raise RunError(f'the rule {jobs.pop(future).program} could not be trained: {_reason(error)}') from error
+            raise RunError(f'the rule {jobs.pop(future).program} could not be trained: {reason(error)}') from error
     return ended
 
 
-def _try_again(jobs: _Jobs, done: Iterable[Future], submit: Callable[[Job], None], patience: _Patience) -> None:
+def _try_again(jobs: _Jobs, done: Iterable[Future], submit: Callable[[Job], None], patience: Patience) -> None:
     """Submits again what had too little memory, and says so: another process may have taken it for a while."""
     for future in done:
-        job, reason = jobs.pop(future), _reason(future.exception())
-        patience.fail(f'the rule {job.program} could not be trained, {patience.attempts} times over: {reason}', job)
-        print(f'the rule {job.program} is trained again: {reason}', file=sys.stderr)
+        job, why = jobs.pop(future), reason(future.exception())
+        patience.fail(f'the rule {job.program} could not be trained, {patience.attempts} times over: {why}', job)
+        print(f'the rule {job.program} is trained again: {why}', file=sys.stderr)
         submit(job)
-
-
-def _reason(error: BaseException | None) -> str:
-    return ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
-
-
-def _check_counts(evaluator: object, *names: str) -> None:
-    for name in names:
-        value = getattr(evaluator, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f'{type(evaluator).__name__}.{name} = {value!r}: must be a whole number, at least 1')
 
 
 @contextmanager

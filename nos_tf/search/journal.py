@@ -27,8 +27,16 @@ class Journal:
         with self._writer.as_default(step=children):
             tf.summary.text('hyper_parameters', f'| name | value |\n| --- | --- |\n{rows}')
 
-    def write(self, tally: Tally, batch_rewards: np.ndarray, metrics: Mapping[str, float], per_hour: float) -> None:
-        """Adds the points of one batch, whose rewards are [B] and whose learner's metrics are by name."""
+    def write(
+        self,
+        tally: Tally,
+        batch_rewards: np.ndarray,
+        per_hour: float,
+        *,
+        controller: Mapping[str, float],
+        workers: Mapping[str, float],
+    ) -> None:
+        """Adds the points of one batch, whose rewards are [B]; of the learner and the workers, metrics by name."""
         assert tally.best is not None
         with self._writer.as_default(step=tally.children):
             tf.summary.scalar('reward/mean', float(np.mean(batch_rewards)))
@@ -38,8 +46,9 @@ class Journal:
             tf.summary.scalar('cache/equal_function_rate', tally.equal_function_rate)
             tf.summary.scalar('cache/rejected_rate', tally.rejected_rate)
             tf.summary.scalar('search/children_per_hour', per_hour)
-            for name, value in metrics.items():
-                tf.summary.scalar(f'controller/{name}', value)
+            for family, metrics in (('controller', controller), ('workers', workers)):
+                for name, value in metrics.items():
+                    tf.summary.scalar(f'{family}/{name}', value)
             if tally.best_rule != self._best:
                 self._best = tally.best_rule
                 tf.summary.text('best_rule', f'`{self._best}` {tally.best.reward:.4f}')

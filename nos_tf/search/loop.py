@@ -17,9 +17,12 @@ from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
+from nos_tf.search.cluster import Cluster  # noqa: F401 (for gin)
 from nos_tf.search.display import scores_table
-from nos_tf.search.evaluators import Evaluator
+from nos_tf.search.evaluators import ProcessPool  # noqa: F401 (for gin)
 from nos_tf.search.files import write_whole
+from nos_tf.search.flight import Flight
+from nos_tf.search.jobs import Evaluator
 from nos_tf.search.rescore import Score, best_rules, rescore
 from nos_tf.search.session import Session
 from nos_tf.search.table import Table  # noqa: F401 (for gin)
@@ -47,6 +50,10 @@ class Search:
         rescore_seeds: on how many fresh seeds; 0 for none, else two or more.
         baselines: names of known rules that are scored beside them.
         reject_untrainable: give rules that cannot train the reward of chance, 1 / classes, and do not train them.
+        asynchronous: keep workers busy: learn from the first rewards to arrive, whichever batch they were sampled in;
+            what is found then depends on who is quick. Otherwise a search is the same whoever trains.
+        max_staleness: asynchronously, batches that may have been learned from between the sampling of a child and its
+            reward; a later one counts as a child, but is not learned from. None for ten times the average.
         merge_equal_functions: give a program the outcome of an earlier one that computes the same function up to
             rounding; the learner may then see another reward than training would have given.
 
@@ -65,6 +72,8 @@ class Search:
     baselines: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam')
     reject_untrainable: bool = False
     merge_equal_functions: bool = False
+    asynchronous: bool = False
+    max_staleness: int | None = None
 
     def __post_init__(self) -> None:
         for name, verb in (('space', 'rule'), ('learner', 'start'), ('child', 'trainer'), ('evaluator', 'submit')):
@@ -75,7 +84,13 @@ class Search:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f'Search.{name} = {value!r}: must be a whole number, at least {least}')
-        for name in ('reject_untrainable', 'merge_equal_functions'):
+        if self.max_staleness is not None and (
+            isinstance(self.max_staleness, bool) or not isinstance(self.max_staleness, int) or self.max_staleness < 0
+        ):
+            raise ValueError(
+                f'Search.max_staleness = {self.max_staleness!r}: must be None, or a whole number from 0 on'
+            )
+        for name in ('reject_untrainable', 'merge_equal_functions', 'asynchronous'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'Search.{name} = {getattr(self, name)!r}: must be True or False')
         if self.rescore_seeds == 1:
@@ -94,6 +109,8 @@ class Search:
             'Search.seed': self.seed,
             'Search.reject_untrainable': self.reject_untrainable,
             'Search.merge_equal_functions': self.merge_equal_functions,
+            'Search.asynchronous': self.asynchronous,
+            'Search.max_staleness': self.max_staleness,
             'Search.learner': f'@{type(self.learner).__name__}()',
             **_bindings(self.space),
             **_bindings(self.learner),
@@ -151,16 +168,25 @@ class Search:
             agent = self.learner.start(self.space, self.seed)
         except ValueError as error:
             raise RunError(str(error)) from error
-        iteration = session.resume(agent)
-        while session.tally.children < self.children:
-            count = min(self.learner.batch_size, self.children - session.tally.children)
-            samples = agent.propose(count, iteration)
-            rules = [self.space.rule(choices) for choices in samples.choices]
-            rewards = session.evaluate(rules)
-            metrics = agent.update(samples.choices, rewards, samples.log_probs)
-            session.save(iteration, rules, samples, agent)
-            session.log(rewards, metrics)
-            iteration += 1
+        flight = self._flight(session)
+        session.resume(agent, flight)
+        while (missing := self.children - session.tally.children) > 0:
+            flight.fill(agent.propose, missing)
+            arrivals = session.take(flight, missing)
+            metrics = agent.update(*arrivals.batch()) if arrivals.fresh.any() else {}
+            session.save(arrivals, agent, flight)
+            session.log(arrivals, metrics, flight)
+
+    def _flight(self, session: Session) -> Flight:
+        """What will be sampled and not yet learned from."""
+        return Flight(
+            session.queue,
+            self.space,
+            self.child.seed,
+            batch_size=self.learner.batch_size,
+            workers=(self.evaluator.workers or 1) if self.asynchronous else None,
+            max_staleness=self.max_staleness,
+        )
 
     def _rescore(self, session: Session) -> list[Score]:
         """The best distinct rules and the baselines on fresh seeds."""

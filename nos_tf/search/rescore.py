@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.evaluators import Job
+from nos_tf.search.jobs import Job
 from nos_tf.search.schema import MERGED, Row
 from nos_tf.tasks.child import Outcome
 

@@ -13,11 +13,12 @@ import numpy as np
 from nos_tf.dsl.rule import UpdateRule
 
 FILE_NAME = 'results.sqlite'
-VERSION = 3
+VERSION = 4
 
 TRAINED = 'trained'
 LOOKED_UP = 'looked up'  # in a table
 REJECTED = 'rejected: '  # and why
+QUARANTINED = 'quarantined: '  # and why
 MERGED = 'equal to '  # and the tokens of the program whose outcome it is
 
 TABLES = """
@@ -30,14 +31,15 @@ CREATE TABLE outcomes (
     learning_rate REAL,           -- the winner of the sweep; null where there was none
     sweep TEXT NOT NULL,          -- JSON: the accuracy of each learning rate
     seconds REAL NOT NULL,
-    origin TEXT NOT NULL,         -- 'trained', 'looked up', 'rejected: <why>' or 'equal to <program>'
+    origin TEXT NOT NULL,         -- 'trained', 'looked up', '<rejected or quarantined>: <why>', 'equal to <program>'
     fingerprint TEXT,             -- of the function; null for a stochastic program
     PRIMARY KEY (program, task, seed)
 ) WITHOUT ROWID;
 CREATE INDEX outcomes_by_fingerprint ON outcomes (fingerprint, task, seed);
 CREATE TABLE children (
-    id INTEGER PRIMARY KEY,       -- 0, 1, ... in the order of sampling
-    iteration INTEGER NOT NULL,   -- of the controller
+    id INTEGER PRIMARY KEY,       -- 0, 1, ... in the order in which they were learned from
+    iteration INTEGER NOT NULL,   -- of the controller: batches learned from before this child's
+    sampled INTEGER NOT NULL,     -- batches learned from when the child was sampled; staleness = iteration - sampled
     rule TEXT NOT NULL,           -- tokens as sampled
     program TEXT NOT NULL,
     task TEXT NOT NULL,
@@ -52,7 +54,8 @@ CREATE TABLE checkpoint (
     state BLOB NOT NULL           -- npz
 );
 CREATE VIEW results AS
-    SELECT id, iteration, rule, program, reward, learning_rate, sweep, seconds, seed, log_prob, origin, fingerprint
+    SELECT id, iteration, sampled, rule, program, reward, learning_rate, sweep, seconds, seed, log_prob, origin,
+        fingerprint
     FROM children JOIN outcomes USING (program, task, seed) ORDER BY id;
 """
 
@@ -61,6 +64,7 @@ class Child(NamedTuple):
     """One sampled rule."""
 
     iteration: int
+    sampled: int
     rule: UpdateRule
     log_prob: float
 
@@ -70,6 +74,7 @@ class Row(NamedTuple):
 
     id: int
     iteration: int
+    sampled: int
     rule: str
     program: str
     reward: float

@@ -153,6 +153,7 @@ class Store:
             (
                 first + i,
                 c.iteration,
+                c.sampled,
                 ' '.join(c.rule.tokens),
                 ' '.join(c.rule.canonical().tokens),
                 self.task,
@@ -163,7 +164,7 @@ class Store:
         ]
         state = (checkpoint.iteration, checkpoint.seconds, blob.getvalue())
         with self._transaction():
-            self._db.executemany('INSERT INTO children VALUES (?, ?, ?, ?, ?, ?, ?)', rows)
+            self._db.executemany('INSERT INTO children VALUES (?, ?, ?, ?, ?, ?, ?, ?)', rows)
             self._db.execute('INSERT OR REPLACE INTO checkpoint VALUES (0, ?, ?, ?)', state)
         return self.results(first)
 
@@ -191,7 +192,7 @@ class Store:
             return self._db.execute(query, (self.task, seed, TRAINED)).fetchone()[0]
 
     def results(self, first: int = 0) -> list[Row]:
-        """All children from the given one on, with their rewards, in the order of sampling."""
+        """All children from the given one on, with their rewards, in their order."""
         with explained(self.path):
             return [Row(*row) for row in self._db.execute('SELECT * FROM results WHERE id >= ?', (first,))]
 

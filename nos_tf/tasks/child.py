@@ -6,14 +6,12 @@ same reward, bit for bit, in any order and in any process of the same kind.
 """
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gin
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,12 +19,11 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.interpreter import State
+from nos_tf.tasks import machine
 from nos_tf.tasks.convnet import Batch, ConvNet
 from nos_tf.tasks.images import Digits, ImageSource, Split
 from nos_tf.tasks.layers import all_patch_moments
-from nos_tf.tasks.machine import processor, threads
 from nos_tf.tasks.race import Network, pick, race
-from nos_tf.version import __version__
 
 gin.external_configurable(RuleConstants)
 
@@ -108,13 +105,7 @@ class Child:
             **{f'Child.{name}': value for name, value in procedure.items()},
             'Child.images': {'source': type(self.images).__name__, **source},
             'images': self.images.load().fingerprint(),
-            'intra_op threads': threads(),
-            'processor': processor(),
-            'nos_tf': __version__,
-            'tensorflow': tf.__version__,
-            'keras': keras.__version__,
-            'numpy': np.__version__,
-            'TF_ENABLE_ONEDNN_OPTS': os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1'),
+            **machine.identity(),
         }
 
     def trainer(self, iterations: int) -> 'Trainer':
@@ -134,9 +125,18 @@ def _checked_rungs(rungs: Sequence[tuple[float, int]], rates: int) -> tuple[tupl
     return tuple((float(share), int(remaining)) for share, remaining in rungs)
 
 
+class Data(NamedTuple):
+    """The images of a task as tensors: what a process needs to train children beside the graph."""
+
+    train: Batch
+    images: tf.Tensor  # of the validation set
+    labels: tf.Tensor
+
+
 class _Run(NamedTuple):
     """What stays the same while a network trains."""
 
+    train: Batch
     token_ids: tf.Tensor  # int32 [5n]
     rate: tf.Tensor
     seed: tf.Tensor
@@ -167,13 +167,16 @@ class Trainer:
             raise ValueError(f'Child.batch_size = {child.batch_size}: must divide {len(train.labels)} examples')
         self.steps_per_epoch = len(train.labels) // child.batch_size
         images_and_labels = _constants(train)
-        self._train = Batch(*images_and_labels, all_patch_moments(images_and_labels[0]))
-        self._validation = _constants(images.validation)
-        self._outcome = tf.function(
-            self._trace,
-            input_signature=[tf.TensorSpec([5 * iterations], tf.int32), tf.TensorSpec([], tf.int32)],
-            autograph=False,
+        self.data = Data(
+            Batch(*images_and_labels, all_patch_moments(images_and_labels[0])), *_constants(images.validation)
         )
+        self._outcome = tf.function(self.graph, input_signature=self.signature, autograph=False)
+
+    @property
+    def signature(self) -> list[Any]:
+        """The types and shapes of what `graph` takes."""
+        data = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self.data)
+        return [tf.TensorSpec([5 * self.iterations], tf.int32), tf.TensorSpec([], tf.int32), data]
 
     def train(self, rule: UpdateRule, seed: int | None = None) -> Outcome:
         """The outcome of a rule, or of an equal program: its canonical form is what trains.
@@ -188,12 +191,15 @@ class Trainer:
         start = time.perf_counter()
         seed = self.child.seed if seed is None else seed
         try:
-            reward, rate, accuracies = self._outcome(rule.canonical().padded_ids(self.iterations), seed)
+            reward, rate, accuracies = self._outcome(rule.canonical().padded_ids(self.iterations), seed, self.data)
         except tf.errors.ResourceExhaustedError as error:
             batch = f'a batch of {self.child.batch_size} images of {"x".join(map(str, self.image_shape))}'
             raise MemoryError(f'out of memory: {batch} on {self.child.network} needs more than there is') from error
-        seconds = time.perf_counter() - start
-        sweep = tuple(None if accuracy < 0 else float(accuracy) for accuracy in accuracies.numpy())
+        return self.outcome(reward.numpy(), rate.numpy(), accuracies.numpy(), time.perf_counter() - start)
+
+    def outcome(self, reward: np.ndarray, rate: np.ndarray, accuracies: np.ndarray, seconds: float) -> Outcome:
+        """What the values of `graph` tell."""
+        sweep = tuple(None if accuracy < 0 else float(accuracy) for accuracy in accuracies)
         return Outcome(float(reward), self.child.learning_rates[int(rate)], sweep, seconds)
 
     @property
@@ -201,8 +207,17 @@ class Trainer:
         """How often the graph was traced: once, whatever the rules."""
         return self._outcome.experimental_get_tracing_count()
 
-    def _trace(self, token_ids: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Reward [], index of the winning rate [], sweep [R], -1 where a rate was given up."""
+    def graph(self, token_ids: tf.Tensor, seed: tf.Tensor, data: Data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The training of one child, to be traced once and run anywhere: it holds no variable and no data.
+
+        Args:
+            token_ids: int32 [5n], of a canonical rule.
+            seed: int32 [].
+            data: as `data` has them.
+
+        Returns:
+            reward [], index of the winning rate [], sweep [R], -1 where a rate was given up.
+        """
         child = self.child
         order = self._order(seed)
         weights = child.network.initial_weights(self.image_shape, self.classes, seed)
@@ -212,9 +227,9 @@ class Trainer:
 
         @tf.function(autograph=False)  # traced once for the sweep and what follows it
         def train(network: Network, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Network, tf.Tensor]:
-            return self._steps(*network, _Run(token_ids, rate, seed, order), last_step)
+            return self._steps(*network, _Run(data.train, token_ids, rate, seed, order), last_step)
 
-        accuracy = tf.function(lambda network: self._accuracy(network[0].weights, network[1]), autograph=False)
+        accuracy = tf.function(lambda network: self._accuracy(network[0].weights, network[1], data), autograph=False)
         rungs = [(max(1, round(share * sweep_steps)), remaining) for share, remaining in child.rungs]
         networks, sweep = race(start, rates, train, accuracy, rungs=rungs, last_step=sweep_steps)
         best = tf.argmax(sweep, output_type=tf.int32)
@@ -247,7 +262,7 @@ class Trainer:
             return (state.step < last_step) & ~lost
 
         def step(state: State, statistics: tf.Tensor, total: tf.Tensor) -> tuple[State, tf.Tensor, tf.Tensor]:
-            batch = Batch(*(tf.gather(part, run.order[state.step]) for part in self._train))
+            batch = Batch(*(tf.gather(part, run.order[state.step]) for part in run.train))
             loss, gradient, statistics = network.gradient(state.weights, statistics, batch, self.classes)
             state = interpreter.update(
                 run.token_ids,
@@ -262,9 +277,9 @@ class Trainer:
         state, statistics, total = tf.while_loop(learns, step, (state, statistics, 0.0), parallel_iterations=1)
         return (state, statistics), total / tf.cast(tf.maximum(state.step - first_step, 1), tf.float32)
 
-    def _accuracy(self, weights: tf.Tensor, statistics: tf.Tensor) -> tf.Tensor:
+    def _accuracy(self, weights: tf.Tensor, statistics: tf.Tensor, data: Data) -> tf.Tensor:
         """The share of the validation set that is classified rightly, float32 []."""
-        images, labels = self._validation
+        images, labels = data.images, data.labels
         batch = self.child.batch_size
         count = labels.shape[0]
 

@@ -2,8 +2,13 @@
 
 import os
 import platform
+from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
+
+from nos_tf.version import __version__
 
 
 def use_one_cpu_thread() -> None:
@@ -42,3 +47,16 @@ def threads() -> int:
     """Threads within an operation: as configured, else as TensorFlow's own variable says, else one for each core."""
     configured = tf.config.threading.get_intra_op_parallelism_threads()
     return configured or int(os.environ.get('TF_NUM_INTRAOP_THREADS') or 0) or os.cpu_count() or 1
+
+
+def identity() -> dict[str, Any]:
+    """All of this process and machine that a reward depends on: name of each part -> JSON value."""
+    return {
+        'intra_op threads': threads(),
+        'processor': processor(),
+        'nos_tf': __version__,
+        'tensorflow': tf.__version__,
+        'keras': keras.__version__,
+        'numpy': np.__version__,
+        'TF_ENABLE_ONEDNN_OPTS': os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1'),
+    }

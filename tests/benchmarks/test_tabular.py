@@ -16,7 +16,7 @@ import pytest
 from nos_tf.dsl.classes import SAME_FUNCTION
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
-from nos_tf.search.evaluators import Job
+from nos_tf.search.jobs import Job
 from nos_tf.search.loop import Search
 from nos_tf.search.table import RewardTable, Table
 

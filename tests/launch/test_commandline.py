@@ -200,7 +200,8 @@ def test_files_are_found_from_another_working_directory(tmp_path: Path, monkeypa
 @pytest.mark.parametrize('file', GIN_FILES)
 def test_every_file_describes_what_it_is_for(file: str) -> None:
     space_only = file.startswith('gin/space_')
-    made = configured(file, root=gin.get_configurable('SearchSpace' if space_only else 'Search'))
+    base = ['gin/quickstart.gin'] if file == 'gin/cluster.gin' else []
+    made = configured(*base, file, root=gin.get_configurable('SearchSpace' if space_only else 'Search'))
     assert isinstance(made, SearchSpace if space_only else Search)
 
 

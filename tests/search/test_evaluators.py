@@ -11,7 +11,8 @@ import pytest
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError, evaluators
-from nos_tf.search.evaluators import InProcess, Job, ProcessPool
+from nos_tf.search.evaluators import InProcess, ProcessPool
+from nos_tf.search.jobs import Job
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits

@@ -35,11 +35,11 @@ def test_every_batch_is_a_point_at_its_number_of_children(tmp_path):
     tally = Tally()
     with contextlib.closing(Journal(tmp_path, PARAMETERS, 0)) as journal:
         grow(tally, [0.25, 0.75], ['g', 'm'])
-        journal.write(tally, [0.25, 0.75], {'kl': 0.01, 'entropy': 20.0}, 1234.5)
+        journal.write(tally, [0.25, 0.75], 1234.5, controller={'kl': 0.01, 'entropy': 20.0}, workers={'alive': 2.0})
         grow(tally, [0.5, 0.0], ['g', 'v'])
-        journal.write(tally, [0.5, 0.0], {'kl': 0.02, 'entropy': 19.0}, 2000.0)
+        journal.write(tally, [0.5, 0.0], 2000.0, controller={'kl': 0.02, 'entropy': 19.0}, workers={'alive': 2.0})
         grow(tally, [1.0, 0.5], ['adam', 'g'])
-        journal.write(tally, [1.0, 0.5], {'kl': 0.03, 'entropy': 18.0}, 2100.0)
+        journal.write(tally, [1.0, 0.5], 2100.0, controller={'kl': 0.03, 'entropy': 18.0}, workers={'alive': 2.0})
     tags = read(tmp_path)
     texts = {name: tags.pop(name) for name in ('hyper_parameters', 'best_rule')}
     expected = {
@@ -50,6 +50,7 @@ def test_every_batch_is_a_point_at_its_number_of_children(tmp_path):
         'cache/equal_function_rate': [0.0, 0.0, 0.0],
         'cache/rejected_rate': [0.0, 0.0, 0.0],
         'search/children_per_hour': [1234.5, 2000.0, 2100.0],
+        'workers/alive': [2.0] * 3,
         'controller/kl': [0.01, 0.02, 0.03],
         'controller/entropy': [20.0, 19.0, 18.0],
     }
@@ -81,7 +82,7 @@ def test_rewards_without_training_have_scalars_of_their_own(tmp_path):
             ]
         ):
             tally.add(make_row(0.1, rule, i, origin))
-        journal.write(tally, [0.1] * 4, {}, 1.0)
+        journal.write(tally, [0.1] * 4, 1.0, controller={}, workers={'alive': 2.0})
     tags = read(tmp_path)
     assert tags['cache/hit_rate'] == [(4, 0.0)]
     assert tags['cache/equal_function_rate'] == [(4, 0.5)]
@@ -92,7 +93,7 @@ def test_a_batch_can_be_seen_at_once(tmp_path):
     tally = Tally()
     with contextlib.closing(Journal(tmp_path, PARAMETERS, 0)) as journal:
         grow(tally, [0.5], ['g'])
-        journal.write(tally, [0.5], {}, 1.0)
+        journal.write(tally, [0.5], 1.0, controller={}, workers={'alive': 2.0})
         assert read(tmp_path)['reward/mean'] == [(1, 0.5)]
 
 
@@ -101,7 +102,7 @@ def test_a_resumed_search_goes_on_where_it_was(tmp_path):
     for _ in range(2):
         with contextlib.closing(Journal(tmp_path, PARAMETERS, tally.children)) as journal:
             grow(tally, [0.5, 0.25], ['g', 'm'])
-            journal.write(tally, [0.5, 0.25], {}, 1.0)
+            journal.write(tally, [0.5, 0.25], 1.0, controller={}, workers={'alive': 2.0})
     tags = read(tmp_path)
     assert [step for step, _ in tags['reward/mean']] == [2, 4]
     assert [step for step, _ in tags['hyper_parameters']] == [0, 2]

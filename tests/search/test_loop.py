@@ -18,7 +18,8 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
-from nos_tf.search.evaluators import InProcess, Job
+from nos_tf.search.evaluators import InProcess
+from nos_tf.search.jobs import Job
 from nos_tf.search.loop import Search
 from nos_tf.search.schema import FILE_NAME
 from nos_tf.search.store import read_results
@@ -41,7 +42,6 @@ class Table:
     """Rewards without training: a hash of program and seed, higher where the rule reads g. Counts what it is asked."""
 
     workers = 1
-    origin = 'trained'
 
     def __init__(self, stop_after=None):
         self.trained = []
@@ -62,6 +62,12 @@ class Table:
         job = self.queue.pop()  # the last first: the order of arrival must not matter
         self.trained.append(job)
         return [(job, table_outcome(job))]
+
+    def origin(self, job):
+        return 'trained'
+
+    def status(self):
+        return {}
 
     def close(self):
         self.queue = []

@@ -57,8 +57,8 @@ def filled(tmp_path):
     with open_store(tmp_path) as store:
         store.save_outcome(SGD, 0, GOOD)
         store.save_outcome(MOMENTUM, 0, BETTER)
-        store.save_batch([Child(0, LONG_SGD, -3.5), Child(0, MOMENTUM, -2.0)], 0, Checkpoint(1, 10.0, {}))
-        store.save_batch([Child(1, SGD, -1.0)], 0, Checkpoint(2, 20.0, STATE))
+        store.save_batch([Child(0, 0, LONG_SGD, -3.5), Child(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 10.0, {}))
+        store.save_batch([Child(1, 1, SGD, -1.0)], 0, Checkpoint(2, 20.0, STATE))
     return tmp_path
 
 
@@ -105,7 +105,7 @@ def test_an_outcome_says_where_it_is_from(tmp_path):
     with open_store(tmp_path) as store:
         store.save_outcome(SGD, 0, GOOD, fingerprint='f')
         store.save_outcome(MOMENTUM, 0, Outcome(0.1, math.nan, (), 0.0), origin='rejected: is dull', fingerprint='m')
-        store.save_batch([Child(0, SGD, -1.0), Child(0, MOMENTUM, -2.0)], 0, Checkpoint(1, 1.0, {}))
+        store.save_batch([Child(0, 0, SGD, -1.0), Child(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 1.0, {}))
         assert store.trained(0) == 1
         rejected = store.outcome(MOMENTUM, 0)
         assert (rejected.reward, rejected.sweep) == (0.1, ()) and math.isnan(rejected.learning_rate)
@@ -142,11 +142,23 @@ def test_results_join_children_and_outcomes_in_the_order_of_sampling(filled):
     sgd, momentum, long_sgd = (' '.join(rule.tokens) for rule in (SGD, MOMENTUM, LONG_SGD))
     assert long_sgd != sgd
     expected = [
-        Row(0, 0, long_sgd, sgd, 0.5, 0.1, json.dumps([0.25, 0.1]), 1.25, 0, -3.5),
+        Row(0, 0, 0, long_sgd, sgd, 0.5, 0.1, json.dumps([0.25, 0.1]), 1.25, 0, -3.5),
         Row(
-            1, 0, momentum, momentum, 0.7500000000000001, 1.0, json.dumps([0.25, 1 / 3]), 2.5, 0, -2.0, 'trained', None
+            1,
+            0,
+            0,
+            momentum,
+            momentum,
+            0.7500000000000001,
+            1.0,
+            json.dumps([0.25, 1 / 3]),
+            2.5,
+            0,
+            -2.0,
+            'trained',
+            None,
         ),
-        Row(2, 1, sgd, sgd, 0.5, 0.1, json.dumps([0.25, 0.1]), 1.25, 0, -1.0),
+        Row(2, 1, 1, sgd, sgd, 0.5, 0.1, json.dumps([0.25, 0.1]), 1.25, 0, -1.0),
     ]
     with open_store(filled) as store:
         assert store.results() == expected
@@ -157,7 +169,7 @@ def test_results_join_children_and_outcomes_in_the_order_of_sampling(filled):
 
 def test_save_batch_returns_the_new_rows_alone(filled):
     with open_store(filled) as store:
-        rows = store.save_batch([Child(2, MOMENTUM, -4.0), Child(2, SGD, -5.0)], 0, Checkpoint(3, 30.0, {}))
+        rows = store.save_batch([Child(2, 2, MOMENTUM, -4.0), Child(2, 2, SGD, -5.0)], 0, Checkpoint(3, 30.0, {}))
         assert [(row.id, row.iteration, row.reward, row.log_prob) for row in rows] == [
             (3, 2, BETTER.reward, -4.0),
             (4, 2, GOOD.reward, -5.0),
@@ -184,7 +196,7 @@ def test_there_is_one_checkpoint_the_latest(tmp_path):
 
 @pytest.mark.parametrize('table', ['children', 'checkpoint'])
 def test_children_and_checkpoint_are_written_together_or_not_at_all(filled, table):
-    batch = [Child(2, SGD, -4.0), Child(2, MOMENTUM, -5.0)]
+    batch = [Child(2, 2, SGD, -4.0), Child(2, 2, MOMENTUM, -5.0)]
     with open_store(filled) as store:
         before, checkpoint = store.results(), store.checkpoint()
         late = 'WHEN NEW.id = 4' if table == 'children' else ''  # the second of the two
@@ -214,7 +226,7 @@ def test_another_identity_is_refused_with_every_difference(filled):
     message = one_line(error)
     assert 'Child.epochs is 5 there and 6 here' in message
     assert 'Child.learning_rates is [0.1, 1.0] there and [0.1, 2.0] here' in message
-    assert 'Child.seed is null there and 3 here' in message
+    assert 'Child.seed is null there and 4 here' in message
     assert 'nos_tf' not in message.replace(str(filled), '')
     assert str(filled) in message and '--run_dir' in message
     with open_store(filled) as store:  # nothing was changed, nothing is held
@@ -236,7 +248,7 @@ def test_a_store_of_another_version_is_refused(filled):
     with contextlib.closing(sqlite3.connect(filled / FILE_NAME)) as db, db:
         db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
     for attempt in (lambda: Store(filled, IDENTITY, TASK), lambda: read_results(filled)):
-        with pytest.raises(RunError, match='another.* version: schema is 1 there and 3 here') as error:
+        with pytest.raises(RunError, match='another.* version: schema is 1 there and 4 here') as error:
             attempt()
         assert str(filled) in one_line(error)
 
@@ -324,7 +336,7 @@ def test_a_file_that_another_program_has_locked(filled):
             other.execute('BEGIN EXCLUSIVE')
             for write in (
                 lambda: store.save_outcome(SGD, 1, GOOD),
-                lambda: store.save_batch([Child(2, SGD, -4.0)], 0, Checkpoint(3, 30.0, {})),
+                lambda: store.save_batch([Child(2, 2, SGD, -4.0)], 0, Checkpoint(3, 30.0, {})),
             ):
                 with pytest.raises(RunError) as error:
                     write()
@@ -347,12 +359,12 @@ def test_a_full_disk_costs_what_is_being_written_and_no_more(filled):
         (pages,) = store._db.execute('PRAGMA page_count').fetchone()
         store._db.execute(f'PRAGMA max_page_count = {pages}')
         with pytest.raises(RunError) as error:
-            store.save_batch([Child(2, SGD, -4.0)], 0, big)
+            store.save_batch([Child(2, 2, SGD, -4.0)], 0, big)
         assert 'no space left' in one_line(error) and 'run the same command again' in one_line(error)
         assert store.results() == before and store.checkpoint().iteration == 2
     assert read_results(filled) == before
     with open_store(filled) as store:
-        store.save_batch([Child(2, SGD, -4.0)], 0, big)
+        store.save_batch([Child(2, 2, SGD, -4.0)], 0, big)
         assert store.count() == 4
 
 
@@ -414,7 +426,7 @@ def test_reading_while_a_search_writes(tmp_path):
     with open_store(tmp_path) as store:
         assert read_results(tmp_path) == []
         store.save_outcome(SGD, 0, GOOD)
-        store.save_batch([Child(0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
+        store.save_batch([Child(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
         assert read_results(tmp_path) == store.results() and store.count() == 1
         with store._transaction():
             store._db.execute('DELETE FROM children')
@@ -425,5 +437,5 @@ def test_a_path_that_a_uri_must_quote(tmp_path):
     run_dir = tmp_path / 'what? 50% & #1'
     with open_store(run_dir) as store:
         store.save_outcome(SGD, 0, GOOD)
-        store.save_batch([Child(0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
+        store.save_batch([Child(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
     assert len(read_results(run_dir)) == 1

@@ -23,7 +23,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
 from nos_tf.search.columns import Columns, accuracies
-from nos_tf.search.evaluators import Job
+from nos_tf.search.jobs import Job
 from nos_tf.search.loop import Search
 from nos_tf.search.schema import FILE_NAME, LOOKED_UP
 from nos_tf.search.session import Session
@@ -226,7 +226,7 @@ def test_a_search_takes_its_rewards_from_the_table(tmp_path, path):
 def test_a_run_belongs_to_its_table_and_to_its_machine(tmp_path, path, monkeypatch):
     search(path, children=5).run(tmp_path / 'run')
     with monkeypatch.context() as patch:
-        patch.setattr('nos_tf.tasks.child.processor', lambda: 'another')
+        patch.setattr('nos_tf.tasks.machine.processor', lambda: 'another')
         with pytest.raises(RunError, match='processor is'):
             search(path, children=10).run(tmp_path / 'run')
     make(command='another').save(path)

@@ -186,5 +186,5 @@ def test_identity_sees_the_threads_whether_configured_or_of_the_environment(monk
 
 def test_identity_sees_the_kind_of_processor(monkeypatch):
     before = CHILD.identity()
-    monkeypatch.setattr('nos_tf.tasks.child.processor', lambda: 'another')
+    monkeypatch.setattr('nos_tf.tasks.machine.processor', lambda: 'another')
     assert CHILD.identity() != before

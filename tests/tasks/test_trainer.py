@@ -91,7 +91,9 @@ def steps(trainer, oracle):
     @tf.function(autograph=False)
     def train(weights, token_ids, rate, last_step):
         start = interpreter.initial_state(weights), CHILD.network.initial_statistics()
-        network, _ = trainer._steps(*start, _Run(token_ids, rate, seed, trainer._order(seed)), last_step)
+        network, _ = trainer._steps(
+            *start, _Run(trainer.data.train, token_ids, rate, seed, trainer._order(seed)), last_step
+        )
         return network
 
     def call(rule, rate, last_step, weights=oracle.weights):
@@ -146,7 +148,7 @@ def test_accuracy_counts_a_last_batch_that_is_not_full():
     logits = CHILD.network.logits(weights, statistics, validation.images, 10)
     right = np.sum(np.argmax(logits, axis=1) == validation.labels)
     assert 0 < right < VALIDATION
-    assert float(trainer._accuracy(weights, statistics)) == np.float32(right / VALIDATION)
+    assert float(trainer._accuracy(weights, statistics, trainer.data)) == np.float32(right / VALIDATION)
 
 
 # The same bits
@@ -216,7 +218,7 @@ def test_ties_go_to_the_smaller_rate(trainer):
 def test_the_winner_goes_on_from_its_own_weights_in_a_tie(monkeypatch):
     """The rule 1 takes a weight from 0 to −0.04 or −0.16 in the sweep, and by 8 steps of 0.01 on to −0.12 or −0.24."""
     trainer = dataclasses.replace(CHILD, learning_rates=(0.01, 0.04)).trainer(1)
-    monkeypatch.setattr(trainer, '_accuracy', lambda weights, _: tf.floor(-weights[-1] / 0.2))
+    monkeypatch.setattr(trainer, '_accuracy', lambda weights, *_: tf.floor(-weights[-1] / 0.2))
     assert result(trainer.train(parse('1'))) == (0.0, 0.01, (0.0, 0.0))
 
 

@@ -1,0 +1,174 @@
+"""Children between sampling and learning: what the controller has proposed, and waits for (Section 3.3).
+
+Synchronously, a batch is sampled, and when all of it has been rewarded it is learned from, in the order of sampling:
+the same search whoever trains. Asynchronously, so many programs are kept under way that no worker waits, and the first
+rewards to arrive make a batch: their rules may have been sampled by an older policy, and how much older is bounded.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from nos_tf.controller.agent import Samples, State
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.space import SearchSpace
+from nos_tf.search import RunError
+from nos_tf.search.jobs import Job
+from nos_tf.search.queue import Queue
+
+FLIGHT = 'flight_'  # begins the names of its arrays in a checkpoint
+STALENESS = 10  # how many times as old as the others on average a child may be to be learned from, if nothing is said
+
+
+class Sample(NamedTuple):
+    """A child that has been sampled."""
+
+    number: int  # in the order of sampling
+    choices: np.ndarray  # int32 [T]
+    log_prob: float  # under the policy that sampled it
+    version: int  # of that policy: how many batches it had learned from
+    rule: UpdateRule
+    job: Job
+
+
+class Arrivals(NamedTuple):
+    """Children with their rewards, in the order in which they count."""
+
+    samples: list[Sample]
+    rewards: np.ndarray  # float32 [N]
+    staleness: np.ndarray  # int64 [N]: batches learned from since the child was sampled
+    fresh: np.ndarray  # bool [N]: whether it may be learned from
+
+    def batch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Choices [B, T], rewards [B] and log-probabilities [B] of those that may be learned from."""
+        fresh = [sample for sample, learns in zip(self.samples, self.fresh, strict=True) if learns]
+        choices = np.array([sample.choices for sample in fresh], np.int32)
+        return choices, self.rewards[self.fresh], np.array([sample.log_prob for sample in fresh], np.float32)
+
+
+class Flight:
+    """Samples, and hands out what has arrived.
+
+    Args:
+        queue: where children become rewards.
+        space: of the rules.
+        seed: of the children.
+        batch_size: children of one batch.
+        workers: that are never to wait; None to wait for each batch as a whole.
+        max_staleness: batches that may have been learned from between the sampling of a child and its arrival; one that
+            comes later counts, but is not learned from. None for ten times the average.
+
+    Raises:
+        RunError: a bound on staleness that most children would break.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        space: SearchSpace,
+        seed: int,
+        *,
+        batch_size: int,
+        workers: int | None = None,
+        max_staleness: int | None = None,
+    ) -> None:
+        self._queue, self._space, self._seed = queue, space, seed
+        self._batch_size = batch_size
+        self._target = None if workers is None else workers + batch_size  # so that `workers` remain when a batch leaves
+        average = math.ceil((self._target or 0) / batch_size)
+        if max_staleness is not None and max_staleness < average:
+            raise RunError(
+                f'Search.max_staleness = {max_staleness}: with {workers} workers and batches of {batch_size} the '
+                f'average will be about {average}; allow more, or make batches larger'
+            )
+        self._max_staleness = STALENESS * max(1, average) if max_staleness is None else max_staleness
+        self._waiting: dict[Job, list[Sample]] = {}
+        self._arrived: list[Sample] = []
+        self._sampled = 0
+        self._taken = 0
+        self.version = 0  # batches that were learned from
+        self._draws = 0  # times that the agent was asked for samples
+
+    def __len__(self) -> int:
+        """How many children have been sampled and not handed out."""
+        return self._sampled - self._taken
+
+    def fill(self, propose: Callable[[int, int], Samples], budget: int) -> None:
+        """Samples as many children as there is need for.
+
+        Args:
+            propose: (count, number of the draw) -> samples of the present policy.
+            budget: children that may be sampled and not handed out, at most.
+        """
+        while len(self) < budget and self._has_room():
+            samples = propose(min(self._batch_size, budget - len(self)), self._draws)
+            self._draws += 1
+            for choices, log_prob in zip(samples.choices, samples.log_probs, strict=True):
+                self._put(choices, float(log_prob), self.version)
+
+    def _has_room(self) -> bool:
+        if self._target is None:
+            return not len(self)
+        return self._queue.running < self._target and len(self._arrived) < self._batch_size
+
+    def _put(self, choices: np.ndarray, log_prob: float, version: int) -> None:
+        rule = self._space.rule(choices)
+        sample = Sample(self._sampled, choices, log_prob, version, rule, Job(rule.canonical(), self._seed))
+        self._sampled += 1
+        if self._queue.put(sample.job):
+            self._arrived.append(sample)
+        else:
+            self._waiting.setdefault(sample.job, []).append(sample)
+
+    def take(self, budget: int, report: Callable[[int], None]) -> Arrivals:
+        """Waits for a batch: fresh children as many as make one, and the stale ones before them.
+
+        Args:
+            budget: children that may be taken, at most.
+            report: is told how many there are, whenever there are more.
+        """
+        while (count := self._batch(budget)) is None:
+            for job in self._queue.wait():
+                self._arrived += self._waiting.pop(job)
+            report(len(self._arrived))
+        if self._target is None:
+            self._arrived.sort(key=lambda sample: sample.number)
+        samples, self._arrived = self._arrived[:count], self._arrived[count:]
+        self._taken += len(samples)
+        rewards = [self._queue.known(sample.job).reward for sample in samples]
+        staleness = np.array([self.version - sample.version for sample in samples])
+        return Arrivals(samples, np.array(rewards, np.float32), staleness, staleness <= self._max_staleness)
+
+    def _batch(self, budget: int) -> int | None:
+        """How many of the arrived make a batch; None if they are too few."""
+        if self._target is None:
+            return None if self._waiting else len(self._arrived)
+        fresh = [self.version - sample.version <= self._max_staleness for sample in self._arrived]
+        places = np.flatnonzero(fresh)
+        if len(places) >= self._batch_size:
+            return min(int(places[self._batch_size - 1]) + 1, budget)
+        return min(len(self._arrived), budget) if not self._waiting or len(self._arrived) >= budget else None
+
+    def state(self) -> State:
+        """What was sampled and not handed out; {} synchronously, where that is nothing."""
+        if self._target is None:
+            return {}
+        samples = [*self._arrived, *(sample for waiting in self._waiting.values() for sample in waiting)]
+        samples.sort(key=lambda sample: sample.number)
+        return {
+            f'{FLIGHT}choices': np.array([s.choices for s in samples], np.int32).reshape(-1, self._space.num_steps),
+            f'{FLIGHT}log_probs': np.array([s.log_prob for s in samples], np.float32),
+            f'{FLIGHT}versions': np.array([s.version for s in samples], np.int64),
+            f'{FLIGHT}draws': np.array(self._draws),
+        }
+
+    def restore(self, state: State, version: int) -> None:
+        """Takes up what `state` had, after so many batches: what has no reward yet goes to the queue again."""
+        self.version = version
+        self._draws = int(state.get(f'{FLIGHT}draws', version))
+        for choices, log_prob, sampled in zip(
+            *(state.get(FLIGHT + name, ()) for name in ('choices', 'log_probs', 'versions')), strict=True
+        ):
+            self._put(choices, float(log_prob), int(sampled))
