@@ -52,14 +52,16 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spread(values: np.ndarray) -> str:
-    """Median and quartiles of samples needed; never is a dash."""
+    """Median and quartiles of samples needed, where never is a dash; one dash if hardly any run got there."""
 
     def told(x: float) -> str:
         return f'{x:.0f}' if np.isfinite(x) else '–'
 
     ordered, quarter = np.sort(values), (len(values) - 1) // 4
     middle = np.median(values) if np.isfinite(ordered[len(values) // 2]) else np.inf
-    return f'{told(middle)} ({told(ordered[quarter])}–{told(ordered[-1 - quarter])})'
+    if not np.isfinite(ordered[quarter]):
+        return told(np.inf)
+    return f'{told(middle)} ({told(ordered[quarter])} to {told(ordered[-1 - quarter])})'
 
 
 def table(
@@ -96,7 +98,7 @@ def tuning_table(scores: Sequence[tuple[str, str, float]]) -> str:
 
 def draw(runs: dict[str, tuple[str, np.ndarray]], rewards: np.ndarray, means: np.ndarray, path: Path) -> None:
     """Two panels against samples: the mean reward of what is sampled, and of what looks best; bands of 95%."""
-    figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout='constrained')
+    figure = matplotlib.figure.Figure(figsize=(12.5, 4.2), layout='constrained')
     left, right = figure.subplots(1, 2)
     for name, (_, programs) in runs.items():
         samples = np.arange(1, programs.shape[1] + 1)
@@ -121,5 +123,5 @@ def draw(runs: dict[str, tuple[str, np.ndarray]], rewards: np.ndarray, means: np
     right.annotate('best of the table', (10, means.max()), xytext=(3, 2), textcoords='offset points', fontsize=8)
     for axes in (left, right):
         axes.spines[['top', 'right']].set_visible(False)
-    left.legend(frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc='outside right center', frameon=False)
     figure.savefig(path, dpi=150)

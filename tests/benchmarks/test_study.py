@@ -96,8 +96,9 @@ def test_figures_of_runs_by_hand():
     assert study_figures.median_of_random(154_880, 155) == 693
     averages = study_figures.moving_average(np.arange(250.0)[None])
     assert averages[0, 9] == 4.5 and averages[0, 249] == np.arange(150, 250).mean()
-    assert study_figures.spread(np.array([5.0, 1.0, np.inf, 3.0, 2.0])) == '3 (2–5)'
-    assert study_figures.spread(np.array([np.inf, np.inf, 1.0])) == '– (1––)'
+    assert study_figures.spread(np.array([5.0, 1.0, np.inf, 3.0, 2.0])) == '3 (2 to 5)'
+    assert study_figures.spread(np.array([np.inf, np.inf, 1.0])) == '– (1 to –)'
+    assert study_figures.spread(np.full(5, np.inf)) == '–'
 
 
 def test_the_landscape_of_a_table(tmp_path, monkeypatch, capsys):
