@@ -71,11 +71,18 @@ def write(run_dir: Path) -> Path:
         '<h2>How rewards were come by</h2>',
         _table(['reward', 'rules', 'share'], _origins(summary), numbers=[1, 2]),
         '<h2>Configuration</h2>',
+        *([_paragraph(_MIXED)] if summary['configuration'].get('Cluster.allow_mixed') else []),
         _table(['name', 'value'], ([key, json.dumps(value)] for key, value in summary['configuration'].items())),
     ]
     page = run_dir / 'report.html'
     page.write_text(_PAGE.format(title=html.escape(run_dir.resolve().name), body='\n'.join(body)), encoding='utf-8')
     return page
+
+
+_MIXED = (
+    'Workers were allowed to differ in their kind of CPU, threads or versions (Cluster.allow_mixed): '
+    'the same rule might have earned another reward on another of them.'
+)
 
 
 def _in_words(summary: dict[str, Any]) -> str:
@@ -92,12 +99,13 @@ def _in_words(summary: dict[str, Any]) -> str:
 def _origins(summary: Mapping[str, Any]) -> Iterator[list[str]]:
     """Rows of the table of how rewards were come by; all but the last add up to all rules."""
     children, merged = summary['children'], summary['merged']
-    trained = summary['distinct_rules'] - summary['rejected'] - merged
+    trained = summary['distinct_rules'] - summary['rejected'] - summary['quarantined'] - merged
     for what, count in (
         ('trained, or looked up in a table', trained),
         ('hits: the same program had been there', summary['hits']),
         ('taken over from an equal function', merged),
         ('rejected: cannot train', summary['rejected']),
+        ('quarantined: chance, for its workers died', summary['quarantined']),
         ('new programs that were recognised as equal functions', summary['equal_functions']),
     ):
         yield [what, str(count), f'{count / children:.1%}']

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.schema import MERGED, REJECTED, Row
+from nos_tf.search.schema import MERGED, QUARANTINED, REJECTED, Row
 
 WINDOW = 100  # children over which a mean reward is told
 
@@ -21,6 +21,7 @@ class Tally:
     equal_functions: int = 0  # new programs whose function an earlier one computes
     merged: int = 0  # those among them that took over its outcome
     rejected: int = 0  # new programs that cannot train and did not
+    quarantined: int = 0  # new programs whose workers all died
     best: Row | None = None
 
     def add(self, row: Row) -> None:
@@ -35,6 +36,7 @@ class Tally:
         self.programs.add(row.program)
         self.merged += row.origin.startswith(MERGED)
         self.rejected += row.origin.startswith(REJECTED)
+        self.quarantined += row.origin.startswith(QUARANTINED)
         if row.fingerprint is not None:
             self.equal_functions += row.fingerprint in self.functions
             self.functions.add(row.fingerprint)
@@ -91,6 +93,7 @@ class Tally:
             'merged': self.merged,
             'rejected': self.rejected,
             'rejected_rate': self.rejected_rate,
+            'quarantined': self.quarantined,
             'window': window,
             'best_rule': self.best_rule,
             'best_rule_tokens': self.best.program,

@@ -129,13 +129,22 @@ def test_the_page_lists_the_best_distinct_rules(page):
 
 def test_the_page_tells_how_rewards_were_come_by(page):
     start = page.rows.index(['reward', 'rules', 'share'])
-    assert page.rows[start + 1 : start + 6] == [
+    assert page.rows[start + 1 : start + 7] == [
         ['trained, or looked up in a table', '3', '60.0%'],
         ['hits: the same program had been there', '1', '20.0%'],
         ['taken over from an equal function', '0', '0.0%'],
         ['rejected: cannot train', '1', '20.0%'],
+        ['quarantined: chance, for its workers died', '0', '0.0%'],
         ['new programs that were recognised as equal functions', '0', '0.0%'],
     ]
+
+
+def test_the_page_says_where_workers_may_have_differed(tmp_path, page):
+    summary = fill(tmp_path)
+    summary['configuration'] = {**CONFIGURATION, 'Cluster.allow_mixed': True}
+    (tmp_path / 'summary.json').write_text(json.dumps(summary))
+    mixed = Page(report.write(tmp_path).read_text(encoding='utf-8'))
+    assert 'Workers were allowed to differ' in mixed.text and 'Workers were allowed' not in page.text
 
 
 def test_the_page_lists_the_scores(page):

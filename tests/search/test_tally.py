@@ -52,9 +52,12 @@ def test_what_was_not_trained_counts_once_a_program():
         make_row(0.5, 'g', 2),
         make_row(0.5, 'exp(log(exp(g)))', 3, 'equal to g g exp x left'),
         make_row(0.5, 'exp(log(exp(g)))', 4, 'equal to g g exp x left'),
+        make_row(0.1, 'm', 5, 'quarantined: its workers died 5 times'),
+        make_row(0.1, 'm', 6, 'quarantined: its workers died 5 times'),
     ]
     tally = tally_of(rows)
-    assert (tally.hits, tally.rejected, tally.merged, tally.rejected_rate) == (2, 1, 1, 0.2)
+    assert (tally.hits, tally.rejected, tally.merged, tally.rejected_rate) == (3, 1, 1, pytest.approx(1 / 7))
+    assert tally.quarantined == tally.summary()['quarantined'] == 1
 
 
 def test_the_best_is_the_first_of_equals():
@@ -103,6 +106,7 @@ def test_the_summary_is_json_without_loss():
         'merged': 0,
         'rejected': 0,
         'rejected_rate': 0.0,
+        'quarantined': 0,
         'best_rule': 'm',
         'best_rule_tokens': 'm m x x left',
         'best_reward': 0.75,
