@@ -139,6 +139,8 @@ def main(run: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         run()
+        if os.environ.get('TF_CONFIG'):  # TensorFlow would wait for servers that are just out of reach
+            _leave('', 0)
     except KeyboardInterrupt:
         _leave('interrupted: what was finished is saved, the same command goes on from there', INTERRUPTED)
     except BrokenPipeError:
@@ -159,7 +161,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 def _leave(message: str, code: int) -> NoReturn:
     """Ends the process at once: there may be a child in training that nobody waits for."""
-    for stream, text in ((sys.stderr, f'{message}\n'), (sys.stdout, '')):
+    for stream, text in ((sys.stderr, message and f'{message}\n'), (sys.stdout, '')):
         with contextlib.suppress(OSError, AttributeError):  # closed, or nobody reads it
             stream.write(text)
             stream.flush()

@@ -12,6 +12,7 @@ is on file as soon as there is a new one.
 
 import functools
 import json
+import logging
 import math
 import queue
 import socket
@@ -29,6 +30,7 @@ import tensorflow as tf
 from nos_tf.search import ClusterLostError, RunError, notes
 from nos_tf.search.cluster_config import ClusterConfig
 from nos_tf.search.jobs import Job, Patience, check_counts, reason
+from nos_tf.search.keepalive import keep_alive
 from nos_tf.search.schema import QUARANTINED, TRAINED
 from nos_tf.search.server import check_address
 from nos_tf.search.store import differences
@@ -37,15 +39,12 @@ from nos_tf.tasks.child import Child, Outcome
 
 SLOTS = 2**20  # counters of tries on the parameter server; they are used in turn
 TRAINS, IS_REFUSED, IS_QUARANTINED = range(3)  # what a closure says
-LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.FailedPreconditionError,  # of a parameter server that was begun anew: its variables are gone
-    tf.errors.NotFoundError,
-    tf.errors.DeadlineExceededError,
-)
+UNREACHABLE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+BEGUN_ANEW = (tf.errors.FailedPreconditionError, tf.errors.NotFoundError)  # the variables are gone
+AGAIN = (*UNREACHABLE, tf.errors.CancelledError, tf.errors.ResourceExhaustedError)
 
 T = TypeVar('T')
+_held: list[Any] = []  # coordinators that have done their work
 
 
 class _Answer(NamedTuple):
@@ -103,6 +102,7 @@ class Cluster:
             raise RunError(
                 f'TF_CONFIG: task type "{config.task}": the search is the chief; launch/server.py is the rest'
             )
+        tf.get_logger().setLevel(logging.CRITICAL)  # each worker that dies would be told of at length, twice
         check_address(config.address)
         _wait_for_servers(config, self.start_seconds)
         self._addresses, self.workers = config.workers, len(config.workers)
@@ -148,7 +148,7 @@ class Cluster:
         with tf.control_dependencies([tf.io.write_file(deadline, limit + notes.END)]):
             inputs = tf.nest.map_structure(tf.identity, (token_ids, seed, data))  # nothing begins before the note
         values = self._trainer.graph(*inputs)
-        with tf.control_dependencies(values):
+        with tf.control_dependencies([tf.identity(value) for value in values]):  # of a call, an edge would not wait
             seconds = tf.timestamp() - begin
         with tf.control_dependencies([seconds]), tf.control_dependencies([tf.io.write_file(deadline, '')]):
             return *map(tf.identity, values), seconds
@@ -220,9 +220,9 @@ class Cluster:
         return self._trainer.outcome(answer.reward, answer.rate, answer.sweep, float(answer.seconds))
 
     def _try_again(self, job: Job, error: Exception) -> None:
-        """Sends a job again that was thrown away with another's error, or had too little memory."""
+        """Sends a job again that was thrown away with another's error, had too little memory, or lost its worker."""
         _raise_if_lost(error)
-        if not isinstance(error, (tf.errors.CancelledError, tf.errors.ResourceExhaustedError)):
+        if not isinstance(error, AGAIN):
             raise RunError(f'the rule {job.program} could not be trained: {reason(error)}') from error
         self._patience.fail(f'the rule {job.program} could not be trained, {self.attempts} times: {reason(error)}', job)
         self._send(job)
@@ -237,10 +237,10 @@ class Cluster:
         return {'alive': float(self._watch.alive), 'restarts': float(self._watch.restarts)}
 
     def close(self) -> None:
-        """Leaves the cluster; what is queued there is forgotten."""
+        """Leaves the cluster; what is queued there is forgotten, and ends with this process."""
         self._watch.stop()
         self._under_way.clear()
-        del self._coordinator, self._data
+        _held.append(self._coordinator)  # to let go of it would wait for workers that are out of reach
 
 
 def _read(path: tf.Tensor) -> tf.Tensor:
@@ -261,7 +261,7 @@ def _refusal(address: str, identity: str) -> str:
 
 
 def _raise_if_lost(error: Exception) -> None:
-    if isinstance(error, LOST):
+    if isinstance(error, BEGUN_ANEW) or (isinstance(error, UNREACHABLE) and '/job:ps' in str(error)):
         raise ClusterLostError(
             f'the parameter server is gone ({reason(error)}); nothing is lost, the same command goes on'
         ) from error
@@ -322,7 +322,7 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
 
 
 class _Watch:
-    """Looks once a second which workers answer, for people to see."""
+    """Looks once a second which workers answer, for people to see, and after the connections to them."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self.alive, self.restarts = len(addresses), 0
@@ -331,7 +331,9 @@ class _Watch:
         threading.Thread(target=self._look, name='watch', daemon=True).start()
 
     def _look(self) -> None:
+        seen: dict[str, str] = {}
         while not self._stopped.wait(1.0):
+            keep_alive(seen)
             for address, was_alive in self._state.items():
                 self._state[address] = is_alive = _answers(address)
                 self.restarts += is_alive and not was_alive

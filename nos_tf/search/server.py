@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from nos_tf.search import RunError, heartbeat, notes
 from nos_tf.search.cluster_config import ClusterConfig
+from nos_tf.search.keepalive import keep_alive
 from nos_tf.tasks.machine import identity, use_one_cpu_thread
 
 INTER_OP_THREADS = 4  # on one, a closure waits for ever for functions that it calls; they do not compute at once
@@ -113,12 +114,14 @@ def _can_bind(family: int, host: str | int) -> bool:
 def watchdog(address: str) -> Callable[[], None]:
     """A function, to be called now and then, that ends the process when a child trains longer than it may.
 
-    Nothing else can: a graph that runs does not hear of time.
+    Nothing else can: a graph that runs does not hear of time. It also looks after the connections to other servers.
     """
+    seen: dict[str, str] = {}
     begun: tuple[float, float] | None = None  # the deadline, and when it was first seen
 
     def watch() -> None:
         nonlocal begun
+        keep_alive(seen)
         now, deadline = time.time(), notes.read_deadline(address)
         if deadline is None:
             begun = None
