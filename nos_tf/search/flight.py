@@ -19,7 +19,7 @@ from nos_tf.search.jobs import Job
 from nos_tf.search.queue import Queue
 
 FLIGHT = 'flight_'  # begins the names of its arrays in a checkpoint
-STALENESS = 10  # how many times as old as the others on average a child may be to be learned from, if nothing is said
+STALENESS = 100  # times the average if every child trained, that is allowed where nothing is said; hits make it grow
 
 
 class Sample(NamedTuple):
@@ -58,7 +58,7 @@ class Flight:
         batch_size: children of one batch.
         workers: that are never to wait; None to wait for each batch as a whole.
         max_staleness: batches that may have been learned from between the sampling of a child and its arrival; one that
-            comes later counts, but is not learned from. None for ten times the average.
+            comes later counts, but is not learned from. None for a hundred times the average.
 
     Raises:
         RunError: a bound on staleness that most children would break.
@@ -123,7 +123,7 @@ class Flight:
             self._waiting.setdefault(sample.job, []).append(sample)
 
     def take(self, budget: int, report: Callable[[int], None]) -> Arrivals:
-        """Waits for a batch: fresh children as many as make one, and the stale ones before them.
+        """Waits for a batch; stale children are among it, for to wait for fresh ones in their place, workers would wait.
 
         Args:
             budget: children that may be taken, at most.
@@ -145,11 +145,8 @@ class Flight:
         """How many of the arrived make a batch; None if they are too few."""
         if self._target is None:
             return None if self._waiting else len(self._arrived)
-        fresh = [self.version - sample.version <= self._max_staleness for sample in self._arrived]
-        places = np.flatnonzero(fresh)
-        if len(places) >= self._batch_size:
-            return min(int(places[self._batch_size - 1]) + 1, budget)
-        return min(len(self._arrived), budget) if not self._waiting or len(self._arrived) >= budget else None
+        is_enough = len(self._arrived) >= min(self._batch_size, budget) or not self._waiting
+        return min(len(self._arrived), self._batch_size, budget) if is_enough else None
 
     def state(self) -> State:
         """What was sampled and not handed out; {} synchronously, where that is nothing."""

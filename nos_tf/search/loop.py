@@ -53,7 +53,7 @@ class Search:
         asynchronous: keep workers busy: learn from the first rewards to arrive, whichever batch they were sampled in;
             what is found then depends on who is quick. Otherwise a search is the same whoever trains.
         max_staleness: asynchronously, batches that may have been learned from between the sampling of a child and its
-            reward; a later one counts as a child, but is not learned from. None for ten times the average.
+            reward; a later one counts as a child, but is not learned from. None for a hundred times the average.
         merge_equal_functions: give a program the outcome of an earlier one that computes the same function up to
             rounding; the learner may then see another reward than training would have given.
 

@@ -138,7 +138,8 @@ def test_what_is_too_stale_counts_but_is_not_learned_from(agent):
             line.under_way.insert(0, straggler)
         flight.fill(agent.propose, 1000)
         arrivals = flight.take(1000, quiet)
-        assert arrivals.fresh.sum() == BATCH and len(arrivals.batch()[0]) == BATCH
+        assert len(arrivals.samples) == BATCH and len(arrivals.batch()[0]) == arrivals.fresh.sum()
+        assert line.running >= WORKERS - 1  # but for the straggler
         seen += zip(numbers(arrivals), arrivals.staleness, arrivals.fresh, strict=True)
         learned(flight)
     stale = [(number, staleness) for number, staleness, fresh in seen if not fresh]
