@@ -123,7 +123,7 @@ class Flight:
             self._waiting.setdefault(sample.job, []).append(sample)
 
     def take(self, budget: int, report: Callable[[int], None]) -> Arrivals:
-        """Waits for a batch; stale children are among it, for to wait for fresh ones in their place, workers would wait.
+        """Waits for a batch; stale children count in it, for while others were waited for, workers would be idle.
 
         Args:
             budget: children that may be taken, at most.
