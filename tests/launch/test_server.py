@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch(*flags, tf_config='', pipe=None):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CONFIG': tf_config}
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CONFIG': tf_config, 'TF_CPP_MIN_LOG_LEVEL': '3'}
     return subprocess.Popen(
         [sys.executable, str(ROOT / 'launch/server.py'), *flags],
         env={**environment, 'NOS_TF_HEARTBEAT_FD': str(pipe)} if pipe is not None else environment,
