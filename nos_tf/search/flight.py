@@ -148,6 +148,17 @@ class Flight:
         is_enough = len(self._arrived) >= min(self._batch_size, budget) or not self._waiting
         return min(len(self._arrived), self._batch_size, budget) if is_enough else None
 
+    def status(self, arrivals: Arrivals) -> dict[str, float]:
+        """What is under way, and how stale a batch was; {} synchronously, where that is nothing."""
+        if self._target is None:
+            return {}
+        staleness = arrivals.staleness
+        return {
+            'in_flight': float(len(self)),
+            'staleness': float(staleness.mean()),
+            'largest_staleness': float(staleness.max()),
+        }
+
     def state(self) -> State:
         """What was sampled and not handed out; {} synchronously, where that is nothing."""
         if self._target is None:

@@ -122,13 +122,7 @@ class Session:
 
     def log(self, arrivals: Arrivals, metrics: Metrics, flight: Flight) -> None:
         """Shows a batch that is saved and the metrics of its update."""
-        workers = {
-            'in_flight': float(len(flight)),
-            'staleness': float(arrivals.staleness.mean()),
-            'largest_staleness': float(arrivals.staleness.max()),
-            **self.queue.status(),
-            **self._evaluator.status(),
-        }
+        workers = {**flight.status(arrivals), **self.queue.status(), **self._evaluator.status()}
         self.display.show(self.tally, workers=workers)
         per_hour = self.display.per_hour(self.tally.children)
         self._journal.write(self.tally, arrivals.rewards, per_hour, controller=metrics, workers=workers)

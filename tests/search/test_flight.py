@@ -80,7 +80,7 @@ def test_synchronously_a_batch_is_whole_and_in_the_order_of_sampling(agent):
         np.testing.assert_array_equal(log_probs, expected.log_probs)
         assert rewards.tolist() == [np.float32(line.known(s.job).reward) for s in arrivals.samples]
         learned(flight)
-    assert len(flight) == 0 and flight.state() == {}
+    assert len(flight) == 0 and flight.state() == {} and flight.status(arrivals) == {}
 
 
 def test_asynchronously_no_worker_waits_and_the_first_to_arrive_are_the_batch(agent):
@@ -94,6 +94,8 @@ def test_asynchronously_no_worker_waits_and_the_first_to_arrive_are_the_batch(ag
         assert line.running >= WORKERS  # while the learner learns
         assert len(arrivals.samples) == BATCH and arrivals.fresh.all()
         assert arrivals.staleness.max() <= 3
+        assert flight.status(arrivals)['in_flight'] == len(flight) >= line.running
+        assert flight.status(arrivals)['largest_staleness'] == arrivals.staleness.max()
         seen += [sample.job for sample in arrivals.samples]
         learned(flight)
     assert list(dict.fromkeys(seen)) == list(line.ended)[: len(set(seen))]  # in the order in which they ended
