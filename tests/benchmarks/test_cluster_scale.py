@@ -156,7 +156,7 @@ def test_a_search_that_waits_for_no_one_keeps_workers_busy(search, table):
 
 def test_what_came_too_late_is_told(search, table):
     run = played(search, table, Mode(True, 4))
-    assert run.bound == 20 and run.wasted() == 0
+    assert run.bound == 200 and run.wasted() == 0
     old = dataclasses.replace(run, bound=-1)
     assert old.wasted() == 1 and '100.00% (100%)' in old.cells()
 
