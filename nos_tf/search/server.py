@@ -8,7 +8,6 @@ import errno
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -42,7 +41,8 @@ def serve(config: ClusterConfig, threads: int = 1) -> NoReturn:
 
 
 def _hold(_server: tf.distribute.Server) -> None:
-    threading.Event().wait()  # TensorFlow's own `join` would be deaf to signals
+    while True:  # TensorFlow's own `join` would be deaf to signals, one long sleep to one that comes as it begins
+        time.sleep(1)
 
 
 def _start(config: ClusterConfig, threads: int) -> tf.distribute.Server:
