@@ -64,6 +64,7 @@ class Literal:
         images, child = self.child.images.load(), self.child
 
         def train(rule: UpdateRule) -> Outcome:
+            """Trains as a child does, by Keras."""
             start = time.perf_counter()
             sweep = tuple(self._fit(images, rule, rate, child.sweep_epochs) for rate in child.learning_rates)
             rate = child.learning_rates[int(np.argmax(sweep))]

@@ -159,6 +159,7 @@ class _Progress:
         self._total, self._known, self._done, self._start = total, known, 0, time.monotonic()
 
     def show(self, training: Training, outcome: Outcome) -> None:
+        """Tells of one training, and when the rest will have ended."""
         self._done += 1
         done, seconds = self._known + self._done, time.monotonic() - self._start
         minutes, seconds = divmod(int(seconds / self._done * (self._total - done)), 60)

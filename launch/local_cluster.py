@@ -228,20 +228,13 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument('--workers', type=_count(1), required=True, metavar='N', help='processes that train children')
     parser.add_argument('--ps', type=_count(1), default=1, metavar='N', help='parameter servers; 1 by default')
     parser.add_argument('--logs', type=Path, metavar='DIR', help='for logs, if the script has no --run_dir')
-    parser.add_argument(
-        '--heartbeat_seconds',
-        type=_count(1),
-        default=60,
-        metavar='N',
-        help='a process that is silent for longer is restarted; 60 by default, and the start has to fit in',
-    )
-    parser.add_argument(
-        '--restarts',
-        type=_count(0),
-        default=10,
-        metavar='N',
-        help='deaths in a row of one process, each soon after its start, that are borne; 10 by default',
-    )
+    for flag, least, default, text in (
+        ('--heartbeat_seconds', 1, 60, 'a process that is silent for longer is restarted, and its start has to fit in'),
+        ('--restarts', 0, 10, 'deaths in a row of one process, each soon after its start, that are borne'),
+    ):
+        parser.add_argument(
+            flag, type=_count(least), default=default, metavar='N', help=f'{text}; {default} by default'
+        )
     split = argv.index('--') if '--' in argv else len(argv)
     arguments, command = parser.parse_args(argv[:split]), list(argv[split + 1 :])
     if not command:

@@ -143,6 +143,7 @@ class AdamSurrogate:
             return is_inside
 
         def climb(point: tuple, _is_inside: tf.Tensor) -> tuple[tuple, tf.Tensor]:
+            """One step of Adam, if it stays in the trust region; else the point as it is, and an end."""
             here, g, moments, _, _ = point
             candidate, moments = adam_ascent(here, g, moments, self.learning_rate)
             new, value, g = value_and_gradient(problem, candidate)

@@ -92,6 +92,7 @@ def conjugate_gradient(
         return healthy & (rr > tolerance)
 
     def improve(*state: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """One iteration, or none where the curvature along p is not positive and finite."""
         x, r, p, rr, _ = state
         Ap = product(p)
         pAp = tf.tensordot(p, Ap, 1)

@@ -95,6 +95,7 @@ def to_tokens(expression: Expression) -> tuple[str, ...]:
         return operand(e), 'x'
 
     def operand(e: Expression) -> str:
+        """The token that stands for a value; the iterations that compute it come before."""
         if isinstance(e, Leaf):
             return e.token
         if e not in names:

@@ -63,6 +63,7 @@ def _run(token_ids: tf.Tensor, inputs: Inputs) -> tf.Tensor:
     shape = inputs.g.shape
 
     def argument(operand: tf.Tensor, unary: tf.Tensor) -> tf.Tensor:
+        """The unary of the operand; both are indices, known only when the graph runs."""
         branches = leaves + [partial(tf.identity, value) for value in values]
         x = tf.ensure_shape(tf.switch_case(operand, branches), shape)
         node = semantics.node_id(operand, unary)

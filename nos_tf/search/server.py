@@ -120,6 +120,7 @@ def watchdog(address: str) -> Callable[[], None]:
     begun: tuple[float, float] | None = None  # the deadline, and when it was first seen
 
     def watch() -> None:
+        """Looks once."""
         nonlocal begun
         keep_alive(seen)
         now, deadline = time.time(), notes.read_deadline(address)

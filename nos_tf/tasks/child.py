@@ -262,6 +262,7 @@ class Trainer:
             return (state.step < last_step) & ~lost
 
         def step(state: State, statistics: tf.Tensor, total: tf.Tensor) -> tuple[State, tf.Tensor, tf.Tensor]:
+            """Trains on one minibatch, and adds its loss to the total."""
             batch = Batch(*(tf.gather(part, run.order[state.step]) for part in run.train))
             loss, gradient, statistics = network.gradient(state.weights, statistics, batch, self.classes)
             state = interpreter.update(

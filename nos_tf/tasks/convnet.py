@@ -147,6 +147,7 @@ class ConvNet:
             return x, *second.observe(convolve(x, kernel_2))
 
         def back_to_second(kept: tuple, labels: tf.Tensor) -> tuple:
+            """The loss, and its gradient down to the second normalisation."""
             x = second.normalise(kept)
             loss, error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
                 features=self._classify(x, dense, w['bias']), labels=labels
@@ -161,6 +162,7 @@ class ConvNet:
             return through, (tf.reduce_sum(loss) / size, scale, offset, dense_gradient, bias)
 
         def back_to_first(through: tf.Tensor, kept: tuple, x: tf.Tensor, images: tf.Tensor) -> tuple:
+            """Gradients of the second convolution, and what the first normalisation needs for its own."""
             upstream = second.finish(kept, through)
             kernel = kernel_gradient(x, upstream)
             upstream = relu_gradient(x, input_gradient(x, kernel_2, upstream))

@@ -10,39 +10,8 @@ from nos_tf.search.schema import Checkpoint
 from nos_tf.search.schema import Child as StoredChild
 from nos_tf.search.store import Store
 from nos_tf.search.tally import Tally
-from nos_tf.tasks.child import Child, Outcome
-
-G, M = (UpdateRule.parse(name).canonical() for name in 'gm')
-
-
-class Scripted:
-    """Ends jobs in the reverse order, and fails where it is told to."""
-
-    workers = 1
-
-    def __init__(self, fail_on=(), seconds=0.0):
-        self.fail_on, self.asked, self.seconds = fail_on, [], seconds
-
-    def start(self, child, iterations):
-        self.queue = []
-
-    def submit(self, job):
-        self.asked.append(job)
-        self.queue.append(job)
-
-    def collect(self):
-        if not self.queue:
-            return []
-        job = self.queue.pop()
-        if job.program in self.fail_on:
-            raise RunError('no such luck')
-        return [(job, Outcome(0.5 if job.program == G else 0.25, 0.1, (0.5,), self.seconds))]
-
-    def origin(self, job):
-        return 'trained'
-
-    def status(self):
-        return {}
+from nos_tf.tasks.child import Child
+from tests.scripted import G, M, Scripted
 
 
 def opened(run_dir, evaluator, **shortcuts):

@@ -10,43 +10,10 @@ from nos_tf.search.flight import Flight
 from nos_tf.search.jobs import Job
 from nos_tf.search.schema import FILE_NAME
 from nos_tf.search.session import Session
-from nos_tf.tasks.child import Child, Outcome
+from nos_tf.tasks.child import Child
+from tests.scripted import Scripted
 
 SPACE = SearchSpace(operands=('g', 'm'), unaries=('x',), binaries=('+',))
-G, M = (UpdateRule.parse(name).canonical() for name in 'gm')
-
-
-class Scripted:
-    """Ends jobs in the reverse order, and fails where it is told to."""
-
-    workers = 1
-
-    def __init__(self, fail_on=()):
-        self.fail_on, self.asked, self.closed = fail_on, [], 0
-
-    def start(self, child, iterations):
-        self.queue = []
-
-    def submit(self, job):
-        self.asked.append(job)
-        self.queue.append(job)
-
-    def collect(self):
-        if not self.queue:
-            return []
-        job = self.queue.pop()
-        if job.program in self.fail_on:
-            raise RunError('no such luck')
-        return [(job, Outcome(0.5 if job.program == G else 0.25, 0.1, (0.5,), 0.0))]
-
-    def origin(self, job):
-        return 'trained'
-
-    def status(self):
-        return {}
-
-    def close(self):
-        self.closed += 1
 
 
 def opened(run_dir, evaluator, **overrides):
