@@ -1,6 +1,7 @@
-"""Runs a launcher on a cluster of local processes, and starts again those that die or hang (Section 3.3).
+r"""Runs a launcher on a cluster of local processes, and starts again those that die or hang (Section 3.3).
 
-python launch/local_cluster.py --workers 2 -- launch/search.py --gin_files gin/cluster.gin --run_dir runs/x
+python launch/local_cluster.py --workers 2 -- launch/search.py --gin_files gin/quickstart.gin gin/cluster.gin \
+    --run_dir runs/cluster
 """
 
 import argparse
@@ -20,12 +21,12 @@ from supervised import ClusterError, Process
 
 INTERRUPTED = 130
 FAILED = 2
-CLUSTER_LOST = 75  # exit code of a coordinator that asks for a new cluster
+CLUSTER_LOST = 75  # exit code of a chief that asks for a new cluster
 SERVER = (sys.executable, str(Path(__file__).with_name('server.py')))
 PORTS = range(10_000, 32_768)  # below those that the system lends to connections, while a server is being restarted too
 TURN = 0.2  # seconds between two looks at the processes
-ECHO = 1.0  # seconds after which Ctrl-C is forwarded to a coordinator that the terminal has not told
-PATIENCE = 15.0  # seconds that an interrupted coordinator may take to leave
+ECHO = 1.0  # seconds after which Ctrl-C is forwarded to a chief that the terminal has not told
+LEAVE_SECONDS = 15.0  # seconds that an interrupted chief may take to leave
 FAREWELL = 3.0  # seconds for servers to leave
 
 
@@ -34,7 +35,7 @@ class Supervisor:
     """Starts a cluster, keeps it alive, and ends it.
 
     Args:
-        coordinator: command whose end is the end of all.
+        chief: command whose end is the end of all.
         logs: folder for what the servers print, and for cluster.json.
         workers: number of them.
         ps: number of parameter servers.
@@ -43,7 +44,7 @@ class Supervisor:
         server: command that serves as TF_CONFIG says.
     """
 
-    coordinator: Sequence[str]
+    chief: Sequence[str]
     logs: Path
     workers: int
     ps: int = 1
@@ -58,11 +59,11 @@ class Supervisor:
         self._tasks = [(job, index) for job, count in jobs.items() for index in range(count)]
         names = [f'{job}-{index}' for job, index in self._tasks]
         self._servers = [Process(name, self.server, self.logs / f'{name}.log') for name in names]
-        self._chief = Process('coordinator', self.coordinator)
+        self._chief = Process('chief', self.chief)
         self._processes = [*self._servers, self._chief]
 
     def run(self) -> int:
-        """Runs until the coordinator ends for good, or somebody interrupts; returns the exit code.
+        """Runs until the chief ends for good, or somebody interrupts; returns the exit code.
 
         Raises:
             ClusterError: a process dies again and again, or another cluster uses the folder.
@@ -98,7 +99,7 @@ class Supervisor:
         if self._leaving_since is not None:
             return self._leave(self._leaving_since)
         code = self._chief.code()
-        if code in (-signal.SIGINT, -signal.SIGTERM):  # somebody's wish, before the coordinator could hear it
+        if code in (-signal.SIGINT, -signal.SIGTERM):  # somebody's wish, before the chief could hear it
             return INTERRUPTED
         if code is not None and code >= 0 and code != CLUSTER_LOST:
             return code
@@ -128,9 +129,9 @@ class Supervisor:
             return
 
     def _leave(self, since: float) -> int | None:
-        """Waits for an interrupted coordinator, within reason; returns its exit code."""
+        """Waits for an interrupted chief, within reason; returns its exit code."""
         code, waited = self._chief.code(), time.monotonic() - since
-        if self._chief.due is not None or waited > PATIENCE:
+        if self._chief.due is not None or waited > LEAVE_SECONDS:
             return INTERRUPTED
         if code is not None:
             return code if code >= 0 and code != CLUSTER_LOST else INTERRUPTED

@@ -118,7 +118,7 @@ class Process:
         self._reason, self._restarts, self.due = reason, self._restarts + 1, time.monotonic() + pause
 
     def signal(self, number: int) -> None:
-        """Sends a signal; to what a server has begun too, while a coordinator sees to that by itself."""
+        """Sends a signal; to what a server has begun too, while a chief sees to that by itself."""
         if self._popen is not None and self._popen.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if self.log else os.kill)(self._popen.pid, number)

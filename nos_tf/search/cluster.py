@@ -66,7 +66,8 @@ class Cluster:
 
     Args:
         child_seconds: that one child may take; a worker whose child takes longer ends, and the child is tried again.
-        attempts: how often a rule may be begun; one whose workers all died earns the reward of chance untrained.
+        attempts: how often a rule may be begun; one whose workers all died earns the reward of chance untrained. As
+            many failures of one job that are not its workers' deaths, with none finished in between, end the search.
         start_seconds: to wait for the servers at the beginning.
         allow_mixed: let workers train whose kind of CPU, threads or versions are not those of this process; the same
             rule may then earn another reward on another worker.
@@ -183,9 +184,9 @@ class Cluster:
         """Waits for workers; a job whose worker does not answer is given to another as well."""
         ended: list[tuple[Job, Outcome]] = []
         while self._under_way and (not ended or not self._answers.empty()):
-            patience = max(0.0, min(self._under_way.values()) - time.monotonic())
+            wait = max(0.0, min(self._under_way.values()) - time.monotonic())
             try:
-                job, answer = self._answers.get(timeout=min(patience, threading.TIMEOUT_MAX))
+                job, answer = self._answers.get(timeout=min(wait, threading.TIMEOUT_MAX))
             except queue.Empty:
                 self._send_again()
                 continue
@@ -271,7 +272,7 @@ def _wait_for_servers(config: ClusterConfig, seconds: float) -> None:
     """Returns when all servers listen."""
     missing = [*config.ps, *config.workers]
     deadline = time.monotonic() + seconds
-    while missing := [address for address in missing if not _answers(address)]:
+    while missing := [address for address in missing if not _is_listening(address)]:
         if time.monotonic() > deadline:
             raise RunError(
                 f'no answer within {seconds:g} s from {", ".join(missing)}: is launch/server.py running there, and may '
@@ -280,7 +281,7 @@ def _wait_for_servers(config: ClusterConfig, seconds: float) -> None:
         time.sleep(0.2)
 
 
-def _answers(address: str, seconds: float = 1.0) -> bool:
+def _is_listening(address: str, seconds: float = 1.0) -> bool:
     host, _, port = address.rpartition(':')
     try:
         socket.create_connection((host.strip('[]'), int(port)), seconds).close()
@@ -335,7 +336,7 @@ class _Watch:
         while not self._stopped.wait(1.0):
             keep_alive(seen)
             for address, was_alive in self._state.items():
-                self._state[address] = is_alive = _answers(address)
+                self._state[address] = is_alive = _is_listening(address)
                 self.restarts += is_alive and not was_alive
             self.alive = sum(self._state.values())
 

@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     number: int  # in the order of sampling
     choices: np.ndarray  # int32 [T]
     log_prob: float  # under the policy that sampled it
-    version: int  # of that policy: how many batches it had learned from
+    version: int  # of that policy: how many batches had been taken when it sampled
     rule: UpdateRule
     job: Job
 
@@ -38,7 +38,7 @@ class Arrivals(NamedTuple):
 
     samples: list[Sample]
     rewards: np.ndarray  # float32 [N]
-    staleness: np.ndarray  # int64 [N]: batches learned from since the child was sampled
+    staleness: np.ndarray  # int64 [N]: batches taken since the child was sampled
     fresh: np.ndarray  # bool [N]: whether it may be learned from
 
     def batch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,8 +57,8 @@ class Flight:
         seed: of the children.
         batch_size: children of one batch.
         workers: that are never to wait; None to wait for each batch as a whole.
-        max_staleness: batches that may have been learned from between the sampling of a child and its arrival; one that
-            comes later counts, but is not learned from. None for a hundred times the average.
+        max_staleness: batches that may be taken between the sampling of a child and its arrival; one that comes later
+            counts, but is not learned from. None for a hundred times the average.
 
     Raises:
         RunError: a bound on staleness that most children would break.
@@ -88,7 +88,7 @@ class Flight:
         self._arrived: list[Sample] = []
         self._sampled = 0
         self._taken = 0
-        self.version = 0  # batches that were learned from
+        self.version = 0  # batches that were taken
         self._draws = 0  # times that the agent was asked for samples
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class Flight:
         return self._sampled - self._taken
 
     def fill(self, propose: Callable[[int, int], Samples], budget: int) -> None:
-        """Samples as many children as there is need for.
+        """Samples as many children as there is need for, in whole batches.
 
         Args:
             propose: (count, number of the draw) -> samples of the present policy.

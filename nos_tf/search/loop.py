@@ -52,8 +52,8 @@ class Search:
         reject_untrainable: give rules that cannot train the reward of chance, 1 / classes, and do not train them.
         asynchronous: keep workers busy: learn from the first rewards to arrive, whichever batch they were sampled in;
             what is found then depends on who is quick. Otherwise a search is the same whoever trains.
-        max_staleness: asynchronously, batches that may have been learned from between the sampling of a child and its
-            reward; a later one counts as a child, but is not learned from. None for a hundred times the average.
+        max_staleness: asynchronously, batches that may be taken between the sampling of a child and its reward; a later
+            one counts as a child, but is not learned from. None for a hundred times the average.
         merge_equal_functions: give a program the outcome of an earlier one that computes the same function up to
             rounding; the learner may then see another reward than training would have given.
 
@@ -103,7 +103,8 @@ class Search:
     def identity(self) -> dict[str, Any]:
         """All that decides what a search finds, by the names of the gin bindings.
 
-        The budget does not, nor which evaluator trains; one that looks rewards up does.
+        The budget does not, nor which evaluator trains; one that looks rewards up does, and so does a cluster whose
+        machines may differ.
         """
         return {
             'Search.seed': self.seed,
@@ -118,7 +119,9 @@ class Search:
         }
 
     def run(self, run_dir: Path | str) -> dict[str, Any]:
-        """Runs the search in a directory, or takes it up where it stopped: the same search, bit for bit.
+        """Runs the search in a directory, or takes it up where it stopped.
+
+        It goes on as the same search, bit for bit, unless it is asynchronous.
 
         Args:
             run_dir: gets results.sqlite, TensorBoard event files, summary.json, and config.gin where gin was used.
@@ -178,7 +181,7 @@ class Search:
             session.log(arrivals, metrics, flight)
 
     def _flight(self, session: Session) -> Flight:
-        """What will be sampled and not yet learned from."""
+        """What will have been sampled and not yet taken."""
         return Flight(
             session.queue,
             self.space,

@@ -2,8 +2,8 @@
 
 Three tables carry a search. `outcomes` has a row for each program with a reward, written the moment there is one: it is
 the cache of rewards, by (program, task, seed), and says where each is from. `children` has a row for each sampled rule,
-in the order of sampling. `checkpoint` has the learner's state, written in the same transaction as the children that it
-learned from. The view `results` joins the first two.
+in the order in which they counted (that of sampling, unless the search is asynchronous). `checkpoint` has the learner's
+state, written in the same transaction as the children that it learned from. The view `results` joins the first two.
 """
 
 from typing import NamedTuple
@@ -37,9 +37,9 @@ CREATE TABLE outcomes (
 ) WITHOUT ROWID;
 CREATE INDEX outcomes_by_fingerprint ON outcomes (fingerprint, task, seed);
 CREATE TABLE children (
-    id INTEGER PRIMARY KEY,       -- 0, 1, ... in the order in which they were learned from
-    iteration INTEGER NOT NULL,   -- of the controller: batches learned from before this child's
-    sampled INTEGER NOT NULL,     -- batches learned from when the child was sampled; staleness = iteration - sampled
+    id INTEGER PRIMARY KEY,       -- 0, 1, ... in the order in which they counted
+    iteration INTEGER NOT NULL,   -- batches taken before this child's
+    sampled INTEGER NOT NULL,     -- batches taken when the child was sampled; staleness = iteration - sampled
     rule TEXT NOT NULL,           -- tokens as sampled
     program TEXT NOT NULL,
     task TEXT NOT NULL,
@@ -60,7 +60,7 @@ CREATE VIEW results AS
 """
 
 
-class Child(NamedTuple):
+class StoredChild(NamedTuple):
     """One sampled rule."""
 
     iteration: int

@@ -15,8 +15,7 @@ from nos_tf.search.flight import FLIGHT, Arrivals, Flight
 from nos_tf.search.jobs import Evaluator, Job
 from nos_tf.search.journal import Journal
 from nos_tf.search.queue import Queue
-from nos_tf.search.schema import Checkpoint
-from nos_tf.search.schema import Child as StoredChild
+from nos_tf.search.schema import Checkpoint, StoredChild
 from nos_tf.search.store import Store
 from nos_tf.search.tally import Tally
 from nos_tf.tasks.child import Child, Outcome

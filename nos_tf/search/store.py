@@ -15,7 +15,7 @@ import numpy as np
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.search.files import explained, lock_directory
-from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Child, Row
+from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Row, StoredChild
 from nos_tf.tasks.child import Outcome
 
 _MAX_DIFFERENCES = 6
@@ -140,7 +140,7 @@ class Store:
         outcome = Outcome(reward, math.nan if rate is None else rate, tuple(json.loads(sweep)), seconds)
         return UpdateRule(tuple(program.split())), outcome
 
-    def save_batch(self, children: Iterable[Child], seed: int, checkpoint: Checkpoint) -> list[Row]:
+    def save_batch(self, children: Iterable[StoredChild], seed: int, checkpoint: Checkpoint) -> list[Row]:
         """Appends children, whose outcomes are on file, and the state of the learner that has learned from them.
 
         Returns:

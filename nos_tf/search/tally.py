@@ -13,7 +13,7 @@ WINDOW = 100  # children over which a mean reward is told
 
 @dataclass
 class Tally:
-    """Counts children in the order of sampling; the same rows give the same tally, resumed or not."""
+    """Counts children in the order of their ids; the same rows give the same tally, resumed or not."""
 
     rewards: list[float] = field(default_factory=list)
     programs: set[str] = field(default_factory=set)

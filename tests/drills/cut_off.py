@@ -3,7 +3,7 @@ r"""A drill: one of two workers loses its network in the middle of a child, and 
 python tests/drills/cut_off.py --down 30 --run_dir /tmp/cut_off
 python tests/drills/cut_off.py --for_good --run_dir /tmp/cut_off_for_good
 
-Each worker has a network namespace of its own, wired to a bridge in the namespace of the coordinator and the parameter
+Each worker has a network namespace of its own, wired to a bridge in the namespace of the chief and the parameter
 server; nothing touches the network of the machine itself. The link is taken down at the bridge, as if somebody pulled
 the cable: no packet says goodbye. Needs root and `ip`; where it may not run it says why, and ends with code 0.
 """

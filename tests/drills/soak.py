@@ -3,7 +3,7 @@ r"""A drill: a search on a cluster whose processes are killed again and again, a
 python tests/drills/soak.py --run_dir /tmp/soak
 python tests/drills/soak.py --children 50 --trained 30 --every 5 10 --run_dir /tmp/soak_small
 
-One worker, chosen at random, is killed (-9) every now and then, the coordinator at a third and at two thirds of the
+One worker, chosen at random, is killed (-9) every now and then, the chief at a third and at two thirds of the
 children; with --kill_ps the parameter server at a half, with --kill_supervisor the supervisor at five sixths, after
 which the same command is given again. Then every rule is trained once more without a cluster, and has to earn the same
 reward, learning rate and sweep, bit for bit. Ends with code 1 if anything does not hold.
@@ -66,7 +66,7 @@ class Soak:
     def __post_init__(self) -> None:
         self._random = random.Random(self.options.seed)
         n = self.options.children
-        self._plan = [(n / 3, 'coordinator'), (2 * n / 3, 'coordinator')]
+        self._plan = [(n / 3, 'chief'), (2 * n / 3, 'chief')]
         self._plan += [(n / 2, 'ps-0')] if self.options.kill_ps else []
         self._plan += [(5 * n / 6, 'supervisor')] if self.options.kill_supervisor else []
         self._plan.sort()
@@ -130,7 +130,7 @@ class Soak:
         pid = processes.get(name, {}).get('pid')
         if pid is None:
             return False
-        # The supervisor ends all with the coordinator or the ps, and all that they train ends with them.
+        # The supervisor ends all with the chief or the ps, and all that they train ends with them.
         victims = [name] if name.startswith('worker') else [name for name in processes if name.startswith('worker')]
         self.cut_short += sum(is_training(processes[victim]['pid']) for victim in victims)
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A cluster of small scripts in place of servers and coordinator, that die, hang and ask for a new cluster on demand.
+"""A cluster of small scripts in place of servers and chief, that die, hang and ask for a new cluster on demand.
 
 The supervisor is a process of its own, as it is for a person; what it has begun is known by the locks that it holds.
 """
@@ -119,7 +119,7 @@ class Cluster:
         return json.loads((self.run_dir / 'logs/cluster.json').read_text())['processes']
 
     def finish(self):
-        """Exit code and standard error; nothing is left running, and only the coordinator had the terminal."""
+        """Exit code and standard error; nothing is left running, and only the chief had the terminal."""
         out, err = self.process.communicate(timeout=30)
         assert set(out.splitlines()) <= {'chief-0 says hello'}
         assert self.alive() == set()
@@ -157,7 +157,7 @@ def test_a_coordinator_that_succeeds_ends_the_cluster(begin):
     assert all(re.fullmatch(r'127\.0\.0\.1:\d+', address) for address in configs.values())
     assert wait_until(lambda: len(cluster.alive()) == 5)
     pids = {name: state['pid'] for name, state in cluster.states().items()}
-    assert pids == {name.replace('chief-0', 'coordinator'): cluster.lives(name)[0] for name in configs}
+    assert pids == {name.replace('chief-0', 'chief'): cluster.lives(name)[0] for name in configs}
     cluster.do('chief-0', 0)
     assert cluster.finish() == (0, '')
     logs = {path.name: path.read_text() for path in (cluster.run_dir / 'logs').glob('*.log')}
@@ -227,7 +227,7 @@ def test_without_its_ps_the_whole_cluster_begins_anew(begin):
     states = cluster.states()
     assert [state['restarts'] for state in states.values()] == [1, 1, 1]
     assert states['ps-0']['reason'] == 'killed by signal 9'
-    assert states['worker-0']['reason'] == states['coordinator']['reason'] == 'ps-0: killed by signal 9'
+    assert states['worker-0']['reason'] == states['chief']['reason'] == 'ps-0: killed by signal 9'
     cluster.do('chief-0', 0)
     assert cluster.finish() == (0, 'ps-0: killed by signal 9; the whole cluster is started anew in 1 s\n')
 
@@ -243,9 +243,9 @@ def test_a_coordinator_that_loses_its_cluster_or_dies_begins_anew(begin, cause):
         os.kill(cluster.lives('chief-0')[0], signal.SIGKILL)
     cluster.await_lives(worker_0=2, ps_0=2, chief_0=2)
     assert not before & cluster.alive()
-    assert cluster.states()['coordinator']['reason'] == cause
+    assert cluster.states()['chief']['reason'] == cause
     cluster.do('chief-0', 7)
-    assert cluster.finish() == (7, f'coordinator: {cause}; the whole cluster is started anew in 1 s\n')
+    assert cluster.finish() == (7, f'chief: {cause}; the whole cluster is started anew in 1 s\n')
 
 
 def test_a_process_that_cannot_work_is_given_up(begin, tmp_path):

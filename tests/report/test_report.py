@@ -12,7 +12,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report import report
 from nos_tf.search import RunError
 from nos_tf.search.rescore import best_rules, rescore
-from nos_tf.search.schema import Checkpoint, Child
+from nos_tf.search.schema import Checkpoint, StoredChild
 from nos_tf.search.store import Store
 from nos_tf.search.tally import Tally
 from nos_tf.tasks.child import Outcome
@@ -64,7 +64,7 @@ def fill(run_dir, rescored=True):
             store.save_outcome(
                 UpdateRule.parse(rule).canonical(), 0, Outcome(reward, 0.1, (reward,), 1.0), origin=origin
             )
-        children = [Child(0, 0, UpdateRule.parse(rule), -2.5) for rule in RULES]
+        children = [StoredChild(0, 0, UpdateRule.parse(rule), -2.5) for rule in RULES]
         for row in store.save_batch(children, 0, Checkpoint(1, 1.0, {})):
             tally.add(row)
         candidates = best_rules(store.results(), 2)
@@ -198,6 +198,6 @@ def test_a_search_that_has_not_finished_has_no_report(tmp_path):
 def test_a_search_that_was_prolonged_and_has_not_finished_has_no_report(tmp_path):
     fill(tmp_path)
     with contextlib.closing(Store(tmp_path, CONFIGURATION, 'task')) as store:
-        store.save_batch([Child(1, 1, UpdateRule.parse('g'), -1.0)], 0, Checkpoint(2, 2.0, {}))
+        store.save_batch([StoredChild(1, 1, UpdateRule.parse('g'), -1.0)], 0, Checkpoint(2, 2.0, {}))
     with pytest.raises(RunError, match='holds no finished search'):
         report.write(tmp_path)

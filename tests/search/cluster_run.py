@@ -1,4 +1,4 @@
-"""A coordinator for tests/search/test_cluster.py: `local_cluster.py ... -- cluster_run.py OUT KEY=VALUE ...`.
+"""A chief for tests/search/test_cluster.py: `local_cluster.py ... -- cluster_run.py OUT KEY=VALUE ...`.
 
 Its children are graphs that train nothing, and misbehave where their seed says so. What became of them goes to OUT.
 """

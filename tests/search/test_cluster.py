@@ -111,11 +111,11 @@ def kill(run_dir, name):
 
 
 def test_whoever_is_killed_nothing_is_lost_or_doubled_and_rewards_are_those_of_one_process(tmp_path):
-    """A worker, then the coordinator, then the parameter server, each in the middle of the search."""
+    """A worker, then the chief, then the parameter server, each in the middle of the search."""
     command = search_command(tmp_path / 'run', 60, 'Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 5')
     run_dir, kept = tmp_path / 'run', {}
     with on_a_cluster(*command) as process:
-        for name, count in (('worker-0', 8), ('coordinator', 22), ('ps-0', 38)):
+        for name, count in (('worker-0', 8), ('chief', 22), ('ps-0', 38)):
             assert wait_until(lambda count=count: len(outcomes(run_dir)) >= count or process.poll() is not None, 100)
             assert process.poll() is None, process.communicate()
             kill(run_dir, name)
@@ -133,7 +133,7 @@ def test_whoever_is_killed_nothing_is_lost_or_doubled_and_rewards_are_those_of_o
         assert (row.reward, row.learning_rate, tuple(json.loads(row.sweep))) == expected[:3], row.program
     assert max(row.iteration - row.sampled for row in rows) > 0  # asynchronous
     counts = json.loads((run_dir / 'logs/cluster.json').read_text())['processes']
-    assert counts['worker-0']['restarts'] >= 2 and counts['coordinator']['restarts'] == 2
+    assert counts['worker-0']['restarts'] >= 2 and counts['chief']['restarts'] == 2
 
 
 def test_synchronously_it_is_the_search_that_one_process_makes(tmp_path):

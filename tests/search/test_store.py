@@ -15,7 +15,7 @@ import pytest
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.search import store as store_module
-from nos_tf.search.schema import FILE_NAME, Checkpoint, Child, Row
+from nos_tf.search.schema import FILE_NAME, Checkpoint, Row, StoredChild
 from nos_tf.search.store import Store, read_results
 from nos_tf.tasks.child import Outcome
 
@@ -57,8 +57,10 @@ def filled(tmp_path):
     with open_store(tmp_path) as store:
         store.save_outcome(SGD, 0, GOOD)
         store.save_outcome(MOMENTUM, 0, BETTER)
-        store.save_batch([Child(0, 0, LONG_SGD, -3.5), Child(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 10.0, {}))
-        store.save_batch([Child(1, 1, SGD, -1.0)], 0, Checkpoint(2, 20.0, STATE))
+        store.save_batch(
+            [StoredChild(0, 0, LONG_SGD, -3.5), StoredChild(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 10.0, {})
+        )
+        store.save_batch([StoredChild(1, 1, SGD, -1.0)], 0, Checkpoint(2, 20.0, STATE))
     return tmp_path
 
 
@@ -105,7 +107,7 @@ def test_an_outcome_says_where_it_is_from(tmp_path):
     with open_store(tmp_path) as store:
         store.save_outcome(SGD, 0, GOOD, fingerprint='f')
         store.save_outcome(MOMENTUM, 0, Outcome(0.1, math.nan, (), 0.0), origin='rejected: is dull', fingerprint='m')
-        store.save_batch([Child(0, 0, SGD, -1.0), Child(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 1.0, {}))
+        store.save_batch([StoredChild(0, 0, SGD, -1.0), StoredChild(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 1.0, {}))
         assert store.trained(0) == 1
         rejected = store.outcome(MOMENTUM, 0)
         assert (rejected.reward, rejected.sweep) == (0.1, ()) and math.isnan(rejected.learning_rate)
@@ -169,7 +171,9 @@ def test_results_join_children_and_outcomes_in_the_order_of_sampling(filled):
 
 def test_save_batch_returns_the_new_rows_alone(filled):
     with open_store(filled) as store:
-        rows = store.save_batch([Child(2, 2, MOMENTUM, -4.0), Child(2, 2, SGD, -5.0)], 0, Checkpoint(3, 30.0, {}))
+        rows = store.save_batch(
+            [StoredChild(2, 2, MOMENTUM, -4.0), StoredChild(2, 2, SGD, -5.0)], 0, Checkpoint(3, 30.0, {})
+        )
         assert [(row.id, row.iteration, row.reward, row.log_prob) for row in rows] == [
             (3, 2, BETTER.reward, -4.0),
             (4, 2, GOOD.reward, -5.0),
@@ -196,7 +200,7 @@ def test_there_is_one_checkpoint_the_latest(tmp_path):
 
 @pytest.mark.parametrize('table', ['children', 'checkpoint'])
 def test_children_and_checkpoint_are_written_together_or_not_at_all(filled, table):
-    batch = [Child(2, 2, SGD, -4.0), Child(2, 2, MOMENTUM, -5.0)]
+    batch = [StoredChild(2, 2, SGD, -4.0), StoredChild(2, 2, MOMENTUM, -5.0)]
     with open_store(filled) as store:
         before, checkpoint = store.results(), store.checkpoint()
         late = 'WHEN NEW.id = 4' if table == 'children' else ''  # the second of the two
@@ -336,7 +340,7 @@ def test_a_file_that_another_program_has_locked(filled):
             other.execute('BEGIN EXCLUSIVE')
             for write in (
                 lambda: store.save_outcome(SGD, 1, GOOD),
-                lambda: store.save_batch([Child(2, 2, SGD, -4.0)], 0, Checkpoint(3, 30.0, {})),
+                lambda: store.save_batch([StoredChild(2, 2, SGD, -4.0)], 0, Checkpoint(3, 30.0, {})),
             ):
                 with pytest.raises(RunError) as error:
                     write()
@@ -359,12 +363,12 @@ def test_a_full_disk_costs_what_is_being_written_and_no_more(filled):
         (pages,) = store._db.execute('PRAGMA page_count').fetchone()
         store._db.execute(f'PRAGMA max_page_count = {pages}')
         with pytest.raises(RunError) as error:
-            store.save_batch([Child(2, 2, SGD, -4.0)], 0, big)
+            store.save_batch([StoredChild(2, 2, SGD, -4.0)], 0, big)
         assert 'no space left' in one_line(error) and 'run the same command again' in one_line(error)
         assert store.results() == before and store.checkpoint().iteration == 2
     assert read_results(filled) == before
     with open_store(filled) as store:
-        store.save_batch([Child(2, 2, SGD, -4.0)], 0, big)
+        store.save_batch([StoredChild(2, 2, SGD, -4.0)], 0, big)
         assert store.count() == 4
 
 
@@ -426,7 +430,7 @@ def test_reading_while_a_search_writes(tmp_path):
     with open_store(tmp_path) as store:
         assert read_results(tmp_path) == []
         store.save_outcome(SGD, 0, GOOD)
-        store.save_batch([Child(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
+        store.save_batch([StoredChild(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
         assert read_results(tmp_path) == store.results() and store.count() == 1
         with store._transaction():
             store._db.execute('DELETE FROM children')
@@ -437,5 +441,5 @@ def test_a_path_that_a_uri_must_quote(tmp_path):
     run_dir = tmp_path / 'what? 50% & #1'
     with open_store(run_dir) as store:
         store.save_outcome(SGD, 0, GOOD)
-        store.save_batch([Child(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
+        store.save_batch([StoredChild(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
     assert len(read_results(run_dir)) == 1
