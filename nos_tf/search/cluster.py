@@ -29,11 +29,11 @@ import tensorflow as tf
 
 from nos_tf.search import ClusterLostError, RunError, notes
 from nos_tf.search.cluster_config import ClusterConfig
+from nos_tf.search.database import differences
 from nos_tf.search.jobs import Job, Patience, check_counts, reason
 from nos_tf.search.keepalive import keep_alive
 from nos_tf.search.schema import QUARANTINED, TRAINED
 from nos_tf.search.server import check_address
-from nos_tf.search.store import differences
 from nos_tf.tasks import machine
 from nos_tf.tasks.child import Child, Outcome
 

@@ -5,8 +5,7 @@ import json
 import math
 import sqlite3
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +13,10 @@ import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
-from nos_tf.search.files import explained, lock_directory
+from nos_tf.search.database import Database, check_integrity
+from nos_tf.search.files import explained
 from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Row, StoredChild
 from nos_tf.tasks.child import Outcome
-
-_MAX_DIFFERENCES = 6
 
 
 class Result(NamedTuple):
@@ -31,7 +29,7 @@ class Result(NamedTuple):
     fingerprint: str | None = None  # of the function that the program computes; None for a stochastic one
 
 
-class Store:
+class Store(Database):
     """The results of one run directory; only one process at a time may hold it for writing.
 
     Args:
@@ -45,49 +43,8 @@ class Store:
     """
 
     def __init__(self, run_dir: Path, identity: Mapping[str, Any], task: str) -> None:
-        self.path = run_dir / FILE_NAME
+        super().__init__(run_dir, FILE_NAME, TABLES, {'schema': VERSION, **identity})
         self.task = task
-        with ExitStack() as stack, explained(self.path):
-            stack.enter_context(lock_directory(run_dir))
-            self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
-            _check(self._db, self.path)
-            self._prepare(identity)
-            self._db.execute('PRAGMA journal_mode = WAL')  # a report can be read while the search writes
-            self._db.execute('PRAGMA synchronous = FULL')
-            self._held = stack.pop_all()
-
-    def _prepare(self, identity: Mapping[str, Any]) -> None:
-        given = json.loads(json.dumps({'schema': VERSION, **identity}))
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            with self._transaction():
-                for statement in TABLES.split(';\n'):
-                    self._db.execute(statement)
-                self._db.executemany('INSERT INTO meta VALUES (?, ?)', [(k, json.dumps(v)) for k, v in given.items()])
-            return
-        stored = {key: json.loads(value) for key, value in self._db.execute('SELECT key, value FROM meta')}
-        if differing := differences(stored, given):
-            raise RunError(
-                f'{self.path.parent} holds a run of another configuration or version: {differing}. '
-                'Choose another --run_dir'
-            )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with explained(self.path):
-            self._db.execute('BEGIN IMMEDIATE')
-            try:
-                yield
-                self._db.execute('COMMIT')
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute('ROLLBACK')
-                raise
-
-    def close(self) -> None:
-        """Leaves one file, without a journal beside it, and lets others have the run directory."""
-        with suppress(sqlite3.Error):  # somebody is reading
-            self._db.execute('PRAGMA journal_mode = DELETE')
-        self._held.close()
 
     def save_outcomes(self, results: Iterable[Result]) -> None:
         """Files outcomes for good, all or none; a second one of the same program and seed changes nothing."""
@@ -209,7 +166,7 @@ def read_results(run_dir: Path) -> list[Row]:
     with explained(path):
         db = sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True, timeout=10)
         try:
-            _check(db, path)
+            check_integrity(db, path)
             (version,) = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
             if json.loads(version) != VERSION:
                 raise RunError(
@@ -218,25 +175,3 @@ def read_results(run_dir: Path) -> list[Row]:
             return [Row(*row) for row in db.execute('SELECT * FROM results')]
         finally:
             db.close()
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    verdict = db.execute('PRAGMA quick_check(1)').fetchone()[0]
-    if verdict != 'ok':
-        raise RunError(f'{path} is corrupted ({" ".join(verdict.split())}): move it away, or restore a copy')
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What differs between two identities, by name and in one line, both as JSON has them; '' if nothing does."""
-    differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    shown = [
-        f'{key} is {_brief(there.get(key))} there and {_brief(here.get(key))} here'
-        for key in differing[:_MAX_DIFFERENCES]
-    ]
-    more = [f'and {len(differing) - _MAX_DIFFERENCES} more'] if len(differing) > _MAX_DIFFERENCES else []
-    return '; '.join(shown + more)
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -21,9 +21,9 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
 from nos_tf.search.columns import UNTRAINED, Columns
+from nos_tf.search.database import differences
 from nos_tf.search.jobs import Job
 from nos_tf.search.schema import LOOKED_UP
-from nos_tf.search.store import differences
 from nos_tf.tasks.child import Child, Outcome
 
 FORMAT = 1

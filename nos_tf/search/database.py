@@ -1,0 +1,95 @@
+"""An SQLite file in a run directory: of one identity, for one writer, and what is written is written for good."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from nos_tf.search import RunError
+from nos_tf.search.files import explained, lock_directory
+
+_MAX_DIFFERENCES = 6
+
+
+class Database:
+    """The open file; only one process at a time may hold it for writing.
+
+    Args:
+        run_dir: made if it does not exist.
+        file_name: in it.
+        tables: statements of SQL that make them; one makes `meta (key, value)`.
+        identity: all that the content depends on, by name; a file of another identity is refused.
+
+    Raises:
+        RunError: the directory is in use or cannot be written to, its file is corrupted or locked, or holds results of
+            another identity.
+    """
+
+    def __init__(self, run_dir: Path, file_name: str, tables: str, identity: Mapping[str, Any]) -> None:
+        self.path = run_dir / file_name
+        with ExitStack() as stack, explained(self.path):
+            stack.enter_context(lock_directory(run_dir))
+            self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
+            check_integrity(self._db, self.path)
+            self._prepare(tables, identity)
+            self._db.execute('PRAGMA journal_mode = WAL')  # a report can be read while a run writes
+            self._db.execute('PRAGMA synchronous = FULL')
+            self._held = stack.pop_all()
+
+    def _prepare(self, tables: str, identity: Mapping[str, Any]) -> None:
+        given = json.loads(json.dumps(identity))
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            with self._transaction():
+                for statement in tables.split(';\n'):
+                    self._db.execute(statement)
+                self._db.executemany('INSERT INTO meta VALUES (?, ?)', [(k, json.dumps(v)) for k, v in given.items()])
+            return
+        stored = {key: json.loads(value) for key, value in self._db.execute('SELECT key, value FROM meta')}
+        if differing := differences(stored, given):
+            raise RunError(
+                f'{self.path.parent} holds a run of another configuration or version: {differing}. '
+                'Choose another --run_dir'
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with explained(self.path):
+            self._db.execute('BEGIN IMMEDIATE')
+            try:
+                yield
+                self._db.execute('COMMIT')
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute('ROLLBACK')
+                raise
+
+    def close(self) -> None:
+        """Leaves one file, without a journal beside it, and lets others have the run directory."""
+        with suppress(sqlite3.Error):  # somebody is reading
+            self._db.execute('PRAGMA journal_mode = DELETE')
+        self._held.close()
+
+
+def check_integrity(db: sqlite3.Connection, path: Path) -> None:
+    """Raises RunError if the file is damaged."""
+    verdict = db.execute('PRAGMA quick_check(1)').fetchone()[0]
+    if verdict != 'ok':
+        raise RunError(f'{path} is corrupted ({" ".join(verdict.split())}): move it away, or restore a copy')
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two identities, by name and in one line, both as JSON has them; '' if nothing does."""
+    differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    shown = [
+        f'{key} is {_brief(there.get(key))} there and {_brief(here.get(key))} here'
+        for key in differing[:_MAX_DIFFERENCES]
+    ]
+    more = [f'and {len(differing) - _MAX_DIFFERENCES} more'] if len(differing) > _MAX_DIFFERENCES else []
+    return '; '.join(shown + more)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

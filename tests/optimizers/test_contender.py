@@ -1,0 +1,44 @@
+"""Optimizers as lines of text."""
+
+import keras
+import pytest
+
+from nos_tf.optimizers.contender import Contender
+from nos_tf.optimizers.nos_optimizer import NOSOptimizer
+
+
+def test_a_rule_and_its_constants():
+    contender = Contender('powersign with beta_1=0.95, epsilon=1e-6')
+    optimizer = contender.optimizer(0.3, 7)
+    assert isinstance(optimizer, NOSOptimizer)
+    assert (optimizer.constants.beta_1, optimizer.constants.epsilon, optimizer.seed) == (0.95, 1e-6, 7)
+    assert float(optimizer.learning_rate) == pytest.approx(0.3)
+    assert contender.label == 'g * exp(sign(g) * sign(m)) with beta_1=0.95, epsilon=1e-06'
+    assert contender.rule == Contender('g * exp(sign(g) * sign(m))').rule
+
+
+def test_an_optimizer_of_keras_and_its_arguments():
+    contender = Contender('keras.SGD with momentum=0.9')
+    optimizer = contender.optimizer(0.1, 0)
+    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
+    assert contender.rule is None and contender.label == 'keras.SGD with momentum=0.9'
+    assert isinstance(Contender('keras.Adam').optimizer(0.1, 0), keras.optimizers.Adam)
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('keras.Adamm', "keras.optimizers has no 'Adamm': choose from .*Adam,"),
+        ('keras.Adam with momentum=0.9', 'momentum'),
+        ('keras.SGD with momentum=2', 'momentum'),
+        ('powersign with momentum=0.9', "a rule has no 'momentum': choose from beta_1"),
+        ('powersign with beta_1=1.5', r'beta_1 = 1.5: must be a number in \[0, 1\)'),
+        ('powersign with beta_1', 'after "with" comes name=number'),
+        ('powersign with beta_1="x"', "beta_1 = 'x' is not a number"),
+        ('no such rule', 'no such rule'),
+        ('', 'optimizer'),
+    ],
+)
+def test_what_is_no_optimizer_is_named(text, said):
+    with pytest.raises(ValueError, match=said):
+        Contender(text)

@@ -1,0 +1,53 @@
+"""What every SQLite file of a run directory has: one identity, one writer, all or nothing."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from nos_tf.search import RunError
+from nos_tf.search.database import Database, differences
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE numbers (n INTEGER PRIMARY KEY);
+"""
+
+
+def open_database(run_dir, **identity):
+    return closing(Database(run_dir, 'x.sqlite', TABLES, identity))
+
+
+def numbers(run_dir):
+    with closing(sqlite3.connect(run_dir / 'x.sqlite')) as db:
+        return [n for (n,) in db.execute('SELECT n FROM numbers')]
+
+
+def test_what_is_written_stays_and_an_error_undoes_all_of_a_transaction(tmp_path):
+    with open_database(tmp_path, a=1) as database:
+        with database._transaction():
+            database._db.execute('INSERT INTO numbers VALUES (1)')
+        with pytest.raises(sqlite3.IntegrityError), database._transaction():
+            database._db.execute('INSERT INTO numbers VALUES (2), (1)')
+        assert numbers(tmp_path) == [1]
+    with open_database(tmp_path, a=1):
+        assert numbers(tmp_path) == [1]
+    assert not [*tmp_path.glob('*-wal')]
+
+
+def test_one_identity_and_one_writer(tmp_path):
+    with open_database(tmp_path, a=1), pytest.raises(RunError, match='another process is running'):
+        open_database(tmp_path, a=1)
+    with pytest.raises(RunError, match='another configuration or version: a is 1 there and 2 here'):
+        open_database(tmp_path, a=2)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / 'x.sqlite').write_bytes(b'no database' * 100)
+    with pytest.raises(RunError, match='x.sqlite'):
+        open_database(tmp_path)
+
+
+def test_differences_name_both_sides():
+    assert differences({'a': 1, 'b': [2]}, {'a': 1, 'b': [3]}) == 'b is [2] there and [3] here'
+    assert differences({'a': 1}, {'a': 1}) == ''
