@@ -13,7 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FLOORS = (('dsl',), ('controller', 'optimizers'), ('tasks',), ('search',), ('report',), ('nos_tf', 'launch'))
+FLOORS = (
+    ('dsl',),
+    ('controller', 'optimizers'),
+    ('tasks',),
+    ('search',),
+    ('report',),
+    ('nos_tf', 'launch'),
+)
 STRANGERS = ({'controller', 'optimizers'}, {'controller', 'tasks'})
 GROUND = 'nos_tf.version'  # below every floor: anyone may import it
 ROOF = {'nos_tf', 'nos_tf.__main__'}  # nos_tf/__init__.py and nos_tf/__main__.py

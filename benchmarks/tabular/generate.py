@@ -85,7 +85,7 @@ class Trainings:
         for job in itertools.islice(missing, AHEAD * self._workers):
             pool.submit(job)
         while ended := pool.collect():
-            self._store.save_outcomes(Result(*job, outcome) for job, outcome in ended)
+            self._store.save_outcomes(Result(job.program, job.seed, outcome) for job, outcome in ended)
             self._done += len(ended)
             self._trained += len(ended)
             self._show(phase)

@@ -203,7 +203,7 @@ class Cluster:
         for job, due in self._under_way.items():
             if due <= now:
                 self._under_way[job] = now + 2 * self.child_seconds
-                print(f'the rule {job.program} is given to another worker as well: it is overdue', file=sys.stderr)
+                print(f'{job} is given to another worker as well: it is overdue', file=sys.stderr)
                 self._send(job)
 
     def _outcome(self, job: Job, answer: _Answer | Exception) -> Outcome | None:
@@ -224,8 +224,8 @@ class Cluster:
         """Sends a job again that was thrown away with another's error, had too little memory, or lost its worker."""
         _raise_if_lost(error)
         if not isinstance(error, AGAIN):
-            raise RunError(f'the rule {job.program} could not be trained: {reason(error)}') from error
-        self._patience.fail(f'the rule {job.program} could not be trained, {self.attempts} times: {reason(error)}', job)
+            raise RunError(f'{job} could not be trained: {reason(error)}') from error
+        self._patience.fail(f'{job} could not be trained, {self.attempts} times: {reason(error)}', job)
         self._send(job)
 
     def origin(self, job: Job) -> str:

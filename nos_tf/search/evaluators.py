@@ -18,12 +18,12 @@ from typing import Any
 import gin
 
 from nos_tf.search import RunError
-from nos_tf.search.jobs import Job, Patience, check_counts, reason
+from nos_tf.search.jobs import Job, Patience, Trainable, check_counts, reason
 from nos_tf.search.schema import TRAINED
-from nos_tf.tasks.child import Child, Outcome, Trainer
+from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_cpu_thread
 
-_Jobs = dict[Future[Outcome], Job]
+_Jobs = dict[Future[Any], Any]  # jobs are of whatever kind the trainer takes: `Job` in a search
 
 
 class _Trains:
@@ -58,7 +58,7 @@ class InProcess(_Trains):
     def __post_init__(self) -> None:
         check_counts(self, 'attempts')
 
-    def start(self, child: Child, iterations: int) -> None:
+    def start(self, child: Trainable, iterations: int) -> None:
         """Builds the trainer."""
         self._patience = Patience(self.attempts)
         use_one_cpu_thread()
@@ -66,11 +66,11 @@ class InProcess(_Trains):
         self._thread = ThreadPoolExecutor(1)  # so that Ctrl-C need not wait for the end of a child
         self._jobs: _Jobs = {}
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Any) -> None:
         """Queues the job."""
         self._jobs[self._thread.submit(self._trainer.train, *job)] = job
 
-    def collect(self) -> list[tuple[Job, Outcome]]:
+    def collect(self) -> list[tuple[Any, Any]]:
         """Waits for the job that is being trained; one that had too little memory is trained again."""
         while self._jobs:
             done = wait(self._jobs, return_when=FIRST_COMPLETED).done
@@ -104,7 +104,7 @@ class ProcessPool(_Trains):
             self.workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         check_counts(self, 'workers', 'attempts')
 
-    def start(self, child: Child, iterations: int) -> None:
+    def start(self, child: Trainable, iterations: int) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
         child.trainer(iterations)  # what is wrong with it is said here, once
         self._arguments = (child, iterations)
@@ -117,7 +117,7 @@ class ProcessPool(_Trains):
             self.workers, multiprocessing.get_context('spawn'), initializer=_start_worker, initargs=self._arguments
         )
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Any) -> None:
         """Queues the job for the next idle worker."""
         try:
             self._submit(job)
@@ -125,11 +125,11 @@ class ProcessPool(_Trains):
             self._replace_workers(job)
             self._submit(job)
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: Any) -> None:
         with _deaf_to_interrupts():
             self._jobs[self._pool.submit(_train, job)] = job
 
-    def collect(self) -> list[tuple[Job, Outcome]]:
+    def collect(self) -> list[tuple[Any, Any]]:
         """Waits for workers; a job whose worker died, or had too little memory, is trained again."""
         while self._jobs:
             done = wait(self._jobs, return_when=FIRST_COMPLETED).done
@@ -143,14 +143,14 @@ class ProcessPool(_Trains):
                 _try_again(self._jobs, done, self.submit, self._patience)
         return []
 
-    def _replace_workers(self, waiting: Job) -> None:
+    def _replace_workers(self, waiting: Any) -> None:
         """Begins a new pool, since one dead worker breaks all, with the jobs that the old one has lost."""
         wait(self._jobs)
         lost = [future for future in self._jobs if isinstance(future.exception(), BrokenProcessPool)]
         while True:
             self._patience.fail(
                 f'workers died {self.attempts} times (killed, out of memory, or unable to start), the last time '
-                f'when {waiting.program} was to be trained'
+                f'when {waiting} was to be trained'
             )
             self._pool.shutdown(wait=False)
             self._open()
@@ -170,22 +170,22 @@ class ProcessPool(_Trains):
         self._jobs.clear()
 
 
-def _harvest(jobs: _Jobs, done: Iterable[Future]) -> list[tuple[Job, Outcome]]:
+def _harvest(jobs: _Jobs, done: Iterable[Future]) -> list[tuple[Any, Any]]:
     """Takes what has ended well out of `jobs`; if there is nothing, says what has failed but for want of memory."""
     ended = [(jobs.pop(future), future.result()) for future in done if future.exception() is None]
     for future in () if ended else done:
         error = future.exception()
         if not isinstance(error, MemoryError):
-            raise RunError(f'the rule {jobs.pop(future).program} could not be trained: {reason(error)}') from error
+            raise RunError(f'{jobs.pop(future)} could not be trained: {reason(error)}') from error
     return ended
 
 
-def _try_again(jobs: _Jobs, done: Iterable[Future], submit: Callable[[Job], None], patience: Patience) -> None:
+def _try_again(jobs: _Jobs, done: Iterable[Future], submit: Callable[[Any], None], patience: Patience) -> None:
     """Submits again what had too little memory, and says so: another process may have taken it for a while."""
     for future in done:
         job, why = jobs.pop(future), reason(future.exception())
-        patience.fail(f'the rule {job.program} could not be trained, {patience.attempts} times over: {why}', job)
-        print(f'the rule {job.program} is trained again: {why}', file=sys.stderr)
+        patience.fail(f'{job} could not be trained, {patience.attempts} times over: {why}', job)
+        print(f'{job} is trained again: {why}', file=sys.stderr)
         submit(job)
 
 
@@ -199,10 +199,10 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
-_trainer: Trainer | None = None  # of this worker process
+_trainer: Any = None  # of this worker process
 
 
-def _start_worker(child: Child, iterations: int) -> None:
+def _start_worker(child: Trainable, iterations: int) -> None:
     global _trainer
     threading.Thread(target=_die_with_parent, daemon=True).start()
     use_one_cpu_thread()
@@ -216,6 +216,6 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _train(job: Job) -> Outcome:
+def _train(job: Any) -> Any:
     assert _trainer is not None
     return _trainer.train(*job)

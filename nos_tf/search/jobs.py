@@ -16,6 +16,16 @@ class Job(NamedTuple):
     program: UpdateRule  # canonical
     seed: int
 
+    def __str__(self) -> str:
+        return f'the rule {self.program}'
+
+
+class Trainable(Protocol):
+    """What processes can be told to do: a `Child`, or a recipe of a longer training."""
+
+    def trainer(self, iterations: int) -> Any:
+        """Something whose `train(*job)` does a job; for rules of at most so many iterations."""
+
 
 class Evaluator(Protocol):
     """Has children trained, or knows what became of them; any number may be under way."""

@@ -184,7 +184,9 @@ class RecipeTrainer:
         chance = 1 / self._classes
         accuracies = [chance if diverged else float(model.accuracy(*part)) for part in self._held_out]
         validation, test = accuracies
-        curve = Curve((*curve.loss, loss), (*curve.validation, validation), (*curve.test, test))
+        curve = Curve(
+            (*curve.loss, math.inf if diverged else loss), (*curve.validation, validation), (*curve.test, test)
+        )
         return Trained(curve, trained.seconds + time.perf_counter() - start, diverged)
 
     def checkpoint(self, contender: str, rate: float, seed: int) -> Path:

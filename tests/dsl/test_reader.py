@@ -137,7 +137,7 @@ def test_refuses_and_says_where(text, message):
         UpdateRule.parse(text)
     assert type(error.value) is ValueError
     assert len(str(error.value)) < 500
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10  # no exponential search: that would take hours
 
 
 PIECES = (

@@ -6,8 +6,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.search.jobs import Job
 from nos_tf.search.queue import Queue
-from nos_tf.search.schema import Checkpoint
-from nos_tf.search.schema import Child as StoredChild
+from nos_tf.search.schema import Checkpoint, StoredChild
 from nos_tf.search.store import Store
 from nos_tf.search.tally import Tally
 from nos_tf.tasks.child import Child

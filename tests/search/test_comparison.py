@@ -1,0 +1,104 @@
+"""Optimizers side by side on a network that learns in seconds, in processes, stopped and taken up."""
+
+import dataclasses
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from nos_tf.search import RunError
+from nos_tf.search.comparison import Comparison, score, standings
+from nos_tf.search.evaluators import ProcessPool
+from nos_tf.search.trainings import FILE_NAME, Key
+from nos_tf.tasks.images import Digits
+from nos_tf.tasks.recipe import Curve, Recipe, Trained
+from tests.tasks.test_recipe import Linear
+
+RECIPE = Recipe(Digits(0.1, 200), Linear(), epochs=3, batch_size=50)
+SGD, POWERSIGN, ADAM = 'keras.SGD', 'powersign', 'keras.Adam'
+
+
+def trained(*validation, diverged=False):
+    return Trained(Curve(validation, validation, validation), 1.0, diverged)
+
+
+def comparison(**arguments):
+    defaults = {
+        'recipe': RECIPE,
+        'contenders': (SGD, POWERSIGN, ADAM),
+        'learning_rates': (0.01, 0.1, 1.0),
+        'evaluator': ProcessPool(2),
+    }
+    return Comparison(**{**defaults, **arguments})
+
+
+def test_the_best_rate_of_each_is_chosen_on_validation_and_its_best_epoch():
+    done = {
+        Key('a', 0.1, 0): trained(0.5, 0.9, 0.6),
+        Key('a', 0.1, 1): trained(0.5, 0.7, 0.6),
+        Key('a', 1.0, 0): trained(0.75, 0.75, 0.75),
+        Key('a', 1.0, 1): trained(0.75, 0.75, 0.75),
+        Key('b', 0.1, 0): trained(0.95, 0.1, diverged=True),
+        Key('b', 1.0, 0): trained(0.2, 0.3, 0.99),
+    }
+    first, second = standings(done, 3, 1)
+    assert (first.contender, first.rate, second.contender, second.rate) == ('b', 1.0, 'a', 0.1)
+    assert score(second, 3) == pytest.approx(0.8) and score(second, 1) == pytest.approx(0.5)
+    assert [(s.contender, s.rate) for s in standings(done, 2, 2)] == [('a', 0.1), ('a', 1.0), ('b', 1.0), ('b', 0.1)]
+
+
+def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
+    arguments = {'rungs': ((1, 2), (2, 1, 2)), 'final_seeds': 2}
+    result = comparison(**arguments).run(tmp_path / 'a')
+    assert [len(standing.runs) for standing in result] == [2, 1]
+    assert all(run.curve.epochs == 3 for standing in result for run in standing.runs)
+    rows = read(tmp_path / 'a')
+    assert len(rows) == 3 * 3 + 1
+    lengths = sorted(row[3].count(',') for row in rows)
+    assert lengths[0] < lengths[-1] and not any(row[4] for row in rows)
+    assert not [*(tmp_path / 'a' / 'checkpoints').iterdir()]
+    assert [*(tmp_path / 'a' / 'tensorboard').glob('*/*/events*')]
+
+    comparison(**arguments).run(tmp_path / 'b')
+    with closing(sqlite3.connect(tmp_path / 'b' / FILE_NAME)) as db, db:  # as if it had been stopped before these
+        db.execute('DELETE FROM trainings WHERE contender = ? OR seed = 1', (SGD,))
+    assert [s[:2] for s in comparison(**arguments).run(tmp_path / 'b')] == [s[:2] for s in result]
+    assert read(tmp_path / 'b') == rows == (comparison(**arguments).run(tmp_path / 'a') and read(tmp_path / 'a'))
+
+
+def read(run_dir):
+    with closing(sqlite3.connect(run_dir / FILE_NAME)) as db:
+        return db.execute('SELECT contender, rate, seed, curve, diverged FROM trainings').fetchall()
+
+
+def test_another_recipe_is_refused_and_a_longer_one_goes_on(tmp_path):
+    comparison(contenders=SGD, learning_rates=(0.1,)).run(tmp_path)
+    (longer,) = comparison(contenders=SGD, learning_rates=(0.1,), recipe=dataclasses.replace(RECIPE, epochs=4)).run(
+        tmp_path
+    )
+    assert longer.runs[0].curve.epochs == 4
+    with pytest.raises(RunError, match=r'Recipe.flips is false there and true here'):
+        comparison(recipe=dataclasses.replace(RECIPE, flips=True)).run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ({'contenders': ()}, 'at least one'),
+        ({'contenders': (SGD, SGD)}, 'none twice'),
+        ({'contenders': ('keras.No',)}, "keras.optimizers has no 'No'"),
+        ({'learning_rates': (0.1, -1)}, 'Comparison.learning_rates'),
+        ({'seeds': 0}, 'Comparison.seeds = 0'),
+        ({'final_seeds': 1.5}, 'Comparison.final_seeds = 1.5'),
+        ({'final_share': 2}, 'Comparison.final_share = 2'),
+        ({'rungs': ((3, 1),)}, 'epochs from 1 to 2'),
+        ({'rungs': ((1, 4),)}, 'rates from 1 to 3'),
+        ({'rungs': ((2, 1), (1, 1))}, 'epochs from 3 to 2'),
+        ({'rungs': ((1, 1, 4),)}, 'contenders from 1 to 3'),
+        ({'rungs': ('all',)}, 'must be epochs'),
+        ({'rungs': (5,)}, 'must be epochs'),
+    ],
+)
+def test_what_does_not_fit_is_named(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        comparison(**arguments)
