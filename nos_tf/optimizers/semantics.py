@@ -127,9 +127,13 @@ def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1; 0 for denormals, NaN for NaN, on every backend.
 
     Rounding makes 0 of what is up to SMALLEST_NORMAL: kernels disagree on denormals, and comparisons are slow unless
-    they are compiled. A float16 has no number as small that is not 0.
+    they are compiled. A float16 has no number as small that is not 0. The minimum changes no sign: it keeps TensorFlow
+    from multiplying the large factor with one that `x` is a product of, which would make infinity, and NaN of 0.
     """
-    value = ops.sign(x if ops.dtype(x) == 'float16' else ops.round(x * (0.5 / SMALLEST_NORMAL)))
+    if ops.dtype(x) == 'float16':
+        value = ops.sign(x)
+    else:
+        value = ops.sign(ops.round(ops.minimum(x, 1.0) * (0.5 / SMALLEST_NORMAL)))
     return ops.where(ops.isnan(x), x, value) if keras.backend.backend() == 'torch' else value
 
 

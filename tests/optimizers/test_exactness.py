@@ -172,3 +172,19 @@ def test_every_constant_reaches_both_programs():
         np.testing.assert_allclose(by_keras, expected, rtol=1e-9)
         result = train_with_interpreter(rule, *problems[0], depth=1, **constants)
         np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize('rule', ['sign(m)', 'sign(g) * sign(m)', *KNOWN_RULES])
+def test_gradients_of_zero_from_the_first_step_on(rule):
+    """As behind a unit that is never active. TensorFlow reorders products: no intermediate may be infinite then."""
+    gradients = np.random.default_rng(5).standard_normal([STEPS, P]).astype('float32')
+    gradients[:, :5] = 0.0
+    (in_graph,), (eagerly,) = (
+        train_with_keras([rule], [(np.ones(P, 'float32'), gradients)], eagerly=eagerly) for eagerly in (False, True)
+    )
+    assert np.isfinite(in_graph).all()
+    np.testing.assert_allclose(in_graph, eagerly, rtol=1e-5)
+
+    if rule in ('sign(m)', 'powersign'):
+        interpreted = train_with_interpreter(UpdateRule.parse(rule), np.ones(P, 'float32'), gradients)
+        np.testing.assert_allclose(interpreted, eagerly, rtol=1e-4)
