@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import gin
+import keras
 import tensorflow as tf
 
+from nos_tf.tasks.checks import check_counts
+from nos_tf.tasks.keras_layers import FusedBatchNormalization
 from nos_tf.tasks.layers import (
     FirstLayer,
     InChunks,
@@ -61,10 +64,31 @@ class ConvNet:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.filters, bool) or not isinstance(self.filters, int) or self.filters < 1:
-            raise ValueError(f'ConvNet.filters = {self.filters!r}: must be a whole number, at least 1')
+        check_counts(self, 'filters')
         if not isinstance(self.bfloat16, bool):
             raise ValueError(f'ConvNet.bfloat16 = {self.bfloat16!r}: must be True or False')
+
+    def model(self, image_shape: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
+        """The same network of Keras layers, for trainings with any optimizer; the same seed gives the same weights.
+
+        Args:
+            image_shape: H, W, C.
+            classes: their number.
+            seed: of the initial weights.
+        """
+        policy = keras.DTypePolicy('mixed_bfloat16' if self.bfloat16 else 'float32')
+        starts = [keras.initializers.GlorotUniform(1000 * seed + i) for i in range(3)]
+        inputs = x = keras.Input(image_shape)
+        for start in starts[:2]:
+            x = keras.layers.Conv2D(
+                self.filters, 3, padding='same', use_bias=False, kernel_initializer=start, dtype=policy
+            )(x)
+            x = FusedBatchNormalization(
+                momentum=self.statistics_momentum, epsilon=self.statistics_epsilon, dtype=policy
+            )(x)
+            x = keras.layers.ReLU(dtype=policy)(x)
+        logits = keras.layers.Dense(classes, kernel_initializer=starts[2], dtype=policy)(keras.layers.Flatten()(x))
+        return keras.Model(inputs, keras.layers.Activation('linear', dtype='float32')(logits))
 
     def shapes(self, image_shape: tuple[int, int, int], classes: int) -> dict[str, tuple[int, ...]]:
         """The trainable tensors in the order of the flat vector. No bias before a normalisation, which removes it."""

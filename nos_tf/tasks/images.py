@@ -13,6 +13,8 @@ from typing import Protocol
 import gin
 import numpy as np
 
+from nos_tf.tasks.checks import check_counts
+
 
 @dataclass(frozen=True)
 class Split:
@@ -93,8 +95,8 @@ class Digits:
     def __post_init__(self) -> None:
         if not isinstance(self.noise, int | float) or not 0 <= self.noise < np.inf:
             raise ValueError(f'Digits.noise = {self.noise!r}: must be a number, at least 0')
-        for name, least in (('train_examples', 1), ('seed', 0)):
-            _check_count('Digits', name, getattr(self, name), least)
+        check_counts(self, 'train_examples')
+        check_counts(self, 'seed', least=0)
 
     def load(self) -> Images:
         """Images [N, 8, 8, 1]."""
@@ -123,18 +125,12 @@ class TfdsImages:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (('validation_examples', 1), ('side', 1), ('seed', 0)):
-            if name != 'side' or self.side is not None:
-                _check_count('TfdsImages', name, getattr(self, name), least)
+        check_counts(self, 'validation_examples', *(['side'] if self.side is not None else []))
+        check_counts(self, 'seed', least=0)
 
     def load(self) -> Images:
         """Images [N, side, side, C]."""
         return _load_tfds(self)
-
-
-def _check_count(owner: str, name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{owner}.{name} = {value!r}: must be a whole number, at least {least}')
 
 
 @lru_cache(maxsize=2)

@@ -187,3 +187,31 @@ def test_initial_weights_are_a_function_of_the_seed():
 def test_filters_must_be_positive():
     with pytest.raises(ValueError, match=r'ConvNet.filters = 0: must be a whole number, at least 1'):
         ConvNet(filters=0)
+
+
+def test_its_keras_model_computes_the_same(data):
+    weights, statistics, images, labels = data
+    model = NETWORK.model(SHAPE, CLASSES, 0)
+    set_weights(model, weights)
+    set_statistics(model, statistics)
+    ours = NETWORK.logits(*map(tf.constant, (weights, statistics, images)), CLASSES)
+    np.testing.assert_allclose(model(images, training=False), ours, rtol=1e-4, atol=1e-4)
+    with tf.GradientTape() as tape:
+        loss = loss_of(model(images, training=True), labels)
+    gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
+    batch = batch_of(tf.constant(images), tf.constant(labels))
+    ours = NETWORK.gradient(tf.constant(weights), tf.constant(statistics), batch, CLASSES)
+    np.testing.assert_allclose(loss, ours.loss, rtol=1e-5)
+    np.testing.assert_allclose(flat(gradients), ours.gradient, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(statistics_of(model), ours.statistics, rtol=1e-4)
+
+
+def test_its_keras_model_begins_where_the_seed_says_and_may_compute_in_bfloat16():
+    first, again, other = (NETWORK.model(SHAPE, CLASSES, seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[0].ravel()[:9], first[5].ravel()[:9])
+    model = ConvNet(filters=3, bfloat16=True).model(SHAPE, CLASSES, 0)
+    assert model(np.zeros([1, *SHAPE], 'float32')).dtype == 'float32'
+    assert {variable.dtype for variable in model.variables} == {'float32'} and model.layers[
+        1
+    ].compute_dtype == 'bfloat16'
