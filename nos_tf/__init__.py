@@ -4,10 +4,10 @@ The house, from the ground up; nothing imports what stands above it:
 
     dsl/          the language of update rules
     optimizers/   a rule as a Keras optimizer (NOSOptimizer), or run by one graph for all rules (the interpreter)
-    tasks/        images -> child network -> reward
+    tasks/        images -> child network -> reward; longer trainings; Rosenbrock's function
     controller/   the policy that writes rules, and the learners that improve it
-    search/       the loop: sample, evaluate, learn, save, log
-    report/       a finished search as a table, figures and report.html
+    search/       the loop: sample, evaluate, learn, save, log; comparisons of optimizers
+    report/       a finished search or comparison as tables, figures and report.html
 """
 
 import sys

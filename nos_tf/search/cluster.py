@@ -30,11 +30,12 @@ import tensorflow as tf
 from nos_tf.search import ClusterLostError, RunError, notes
 from nos_tf.search.cluster_config import ClusterConfig
 from nos_tf.search.database import differences
-from nos_tf.search.jobs import Job, Patience, check_counts, reason
+from nos_tf.search.jobs import Job, Patience, reason
 from nos_tf.search.keepalive import keep_alive
 from nos_tf.search.schema import QUARANTINED, TRAINED
 from nos_tf.search.server import check_address
 from nos_tf.tasks import machine
+from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.child import Child, Outcome
 
 SLOTS = 2**20  # counters of tries on the parameter server; they are used in turn

@@ -4,17 +4,23 @@ Rungs make it cheaper (Section 5.2: "aggressively stop optimizers that show less
 those that show most promise go on from there.
 """
 
-from collections.abc import Sequence
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gin
 import numpy as np
+from scipy.stats import spearmanr
 
 from nos_tf.optimizers.contender import Contender
 from nos_tf.search.evaluators import ProcessPool
+from nos_tf.search.files import write_whole
 from nos_tf.search.trainings import Key, Training, Trainings
+from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.recipe import Recipe, Trained
 
 
@@ -26,6 +32,15 @@ class Rung(NamedTuple):
     contenders: int | None = None  # None: all
 
 
+class Stage(NamedTuple):
+    """How well one stage of a comparison foretells the next, over the contenders that went on."""
+
+    before: str  # 'search', or '5 epochs'
+    after: str
+    contenders: int
+    correlation: float  # Spearman's, of ranks by validation accuracy; not a number for fewer than three
+
+
 class Standing(NamedTuple):
     """A contender at the learning rate that its validation accuracy has chosen."""
 
@@ -34,7 +49,7 @@ class Standing(NamedTuple):
     runs: tuple[Trained, ...]  # by seed
 
 
-@gin.register
+@gin.configurable
 @dataclass
 class Comparison:
     """Trains every contender at every learning rate, and the better ones on more seeds.
@@ -42,6 +57,7 @@ class Comparison:
     Args:
         recipe: of all trainings.
         contenders: optimizers as text (`nos_tf.optimizers.contender`).
+        promising: more of them, with the reward that a search gave them: `@best_of_search()`.
         learning_rates: the same for everyone; by default the paper's seven.
         rungs: (epochs, rates that go on, contenders that go on or None for all), in turn, before the whole length.
         seeds: of every training.
@@ -54,7 +70,8 @@ class Comparison:
     """
 
     recipe: Recipe = gin.REQUIRED
-    contenders: Sequence[str] = gin.REQUIRED
+    contenders: Sequence[str] = ()
+    promising: Mapping[str, float] = field(default_factory=dict)
     learning_rates: Sequence[float] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     rungs: Sequence[Sequence[Any]] = ()
     seeds: int = 1
@@ -63,24 +80,42 @@ class Comparison:
     evaluator: ProcessPool = field(default_factory=ProcessPool)
 
     def __post_init__(self) -> None:
-        self.contenders = (self.contenders,) if isinstance(self.contenders, str) else tuple(self.contenders)
-        if not self.contenders or len(set(self.contenders)) < len(self.contenders):
-            raise ValueError(f'Comparison.contenders = {self.contenders}: must be optimizers, at least one, none twice')
-        for text in self.contenders:
-            Contender(text)
-        rates = np.unique(np.atleast_1d(np.asarray(self.learning_rates, float)))
-        if not rates.size or not all(0 < rate < np.inf for rate in rates):
-            raise ValueError(f'Comparison.learning_rates = {self.learning_rates}: must be positive numbers')
-        self.learning_rates = tuple(rates.tolist())
-        for name in ('seeds', 'final_seeds'):
+        for name, verb in (('recipe', 'identity'), ('evaluator', 'submit')):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'Comparison.{name} = {value!r}: must be a whole number, at least 1')
+            if isinstance(value, type) or not hasattr(value, verb):
+                raise ValueError(f'Comparison.{name} = {value!r}: write @Name(), with brackets')
+        if not isinstance(self.promising, Mapping):
+            raise ValueError(f'Comparison.promising = {self.promising!r}: must be rewards by rule: @best_of_search()')
+        self.contenders = self._checked_contenders()
+        self.learning_rates = self._checked_rates()
+        check_counts(self, 'seeds', 'final_seeds')
         if not isinstance(self.final_share, int | float) or not 0 <= self.final_share <= 1:
             raise ValueError(f'Comparison.final_share = {self.final_share!r}: must be a number from 0 to 1')
         self.rungs = self._checked_rungs()
 
+    def _checked_contenders(self) -> tuple[str, ...]:
+        listed = (self.contenders,) if isinstance(self.contenders, str) else self.contenders
+        if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
+            raise ValueError(f"Comparison.contenders = {listed!r}: must be texts, such as ('powersign', 'keras.Adam')")
+        contenders = (*listed, *(text for text in self.promising if text not in listed))
+        if not contenders or len(set(contenders)) < len(contenders):
+            raise ValueError(f'Comparison.contenders = {contenders}: must be optimizers, at least one, none twice')
+        for text in contenders:
+            Contender(text)
+        return contenders
+
+    def _checked_rates(self) -> tuple[float, ...]:
+        try:
+            rates = np.unique(np.atleast_1d(np.asarray(self.learning_rates, float)))
+        except (TypeError, ValueError):
+            rates = np.zeros(0)
+        if not rates.size or not all(0 < rate < np.inf for rate in rates):
+            raise ValueError(f'Comparison.learning_rates = {self.learning_rates!r}: must be positive numbers')
+        return tuple(rates.tolist())
+
     def _checked_rungs(self) -> tuple[Rung, ...]:
+        if isinstance(self.rungs, str) or not isinstance(self.rungs, Sequence):
+            raise ValueError(f'Comparison.rungs = {self.rungs!r}: must be a sequence, such as ((5, 3), (20, 1, 10))')
         least = Rung(0, len(self.learning_rates) + 1, len(self.contenders) + 1)
         rungs: list[Rung] = []
         for given in self.rungs:
@@ -99,8 +134,17 @@ class Comparison:
             rungs.append(rung)
         return tuple(rungs)
 
+    def identity(self) -> dict[str, Any]:
+        """All that the results depend on, by the names of the bindings: JSON values."""
+        own = {
+            name: getattr(self, name)
+            for name in ('contenders', 'learning_rates', 'rungs', 'seeds', 'final_seeds', 'final_share')
+        }
+        recipe = {'Recipe.epochs': self.recipe.epochs, **self.recipe.identity()}
+        return {f'Comparison.{name}': value for name, value in own.items()} | recipe
+
     def run(self, run_dir: Path | str) -> list[Standing]:
-        """Trains what is not on file yet.
+        """Trains what is not on file yet; leaves summary.json and config.gin beside the trainings.
 
         Returns:
             the contenders that have come to the end, best mean validation accuracy first.
@@ -108,14 +152,18 @@ class Comparison:
         Raises:
             RunError: the directory holds another run, or the run cannot go on.
         """
-        with Trainings(self.recipe, Path(run_dir), self.evaluator) as trainings:
+        run_dir = Path(run_dir)
+        with Trainings(self.recipe, run_dir, self.evaluator) as trainings:
+            if gin.config_str():
+                write_whole(run_dir / 'config.gin', gin.operative_config_str())
             keys = [Key(c, rate, s) for s in range(self.seeds) for c in self.contenders for rate in self.learning_rates]
+            scores = [('search', dict(self.promising))] if self.promising else []
             for epochs, rates, contenders in (*self.rungs, Rung(self.recipe.epochs, 1)):
                 done = trainings.run((Training(*key, epochs) for key in keys), f'{epochs} epochs')
-                ranked = standings(done, epochs, rates)
-                count = len({standing.contender for standing in ranked}) if contenders is None else contenders
-                kept = list(dict.fromkeys(standing.contender for standing in ranked))[:count]
-                chosen = {(standing.contender, standing.rate) for standing in ranked if standing.contender in kept}
+                best = standings(done, epochs, 1)
+                scores.append((f'{epochs} epochs', {s.contender: score(s, epochs) for s in best}))
+                kept = [standing.contender for standing in best][:contenders]
+                chosen = {(s.contender, s.rate) for s in standings(done, epochs, rates) if s.contender in kept}
                 keys = [key for key in keys if (key.contender, key.rate) in chosen]
             better = kept[: round(self.final_share * len(kept))]
             more = [
@@ -126,8 +174,33 @@ class Comparison:
             ]
             final = {key: done[key] for key in keys}
             final |= trainings.run((Training(*key, self.recipe.epochs) for key in more), 'more seeds')
+            result = standings(final, self.recipe.epochs, 1)
+            if more:
+                scores.append(('more seeds', {s.contender: score(s, self.recipe.epochs) for s in result}))
+            summary = {
+                'standings': [(s.contender, s.rate, len(s.runs)) for s in result],
+                'stages': [stage._asdict() for stage in stages(scores)],
+                'training_seconds': trainings.seconds,
+                'configuration': self.identity(),
+            }
+            write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
             trainings.forget_checkpoints()
-        return standings(final, self.recipe.epochs, 1)
+        return result
+
+
+def stages(scores: Sequence[tuple[str, Mapping[str, float]]]) -> list[Stage]:
+    """The rank correlation of each stage with the one after it.
+
+    Args:
+        scores: name of a stage, and what its contenders had there.
+    """
+    found = []
+    for (before, earlier), (after, later) in itertools.pairwise(scores):
+        both = [contender for contender in later if contender in earlier]
+        values = [[stage[contender] for contender in both] for stage in (earlier, later)]
+        varies = len(both) > 2 and all(len(set(value)) > 1 for value in values)
+        found.append(Stage(before, after, len(both), float(spearmanr(*values).statistic) if varies else math.nan))
+    return found
 
 
 def standings(done: dict[Key, Trained], epochs: int, rates: int) -> list[Standing]:

@@ -18,8 +18,9 @@ from typing import Any
 import gin
 
 from nos_tf.search import RunError
-from nos_tf.search.jobs import Job, Patience, Trainable, check_counts, reason
+from nos_tf.search.jobs import Job, Patience, Trainable, reason
 from nos_tf.search.schema import TRAINED
+from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_cpu_thread
 

@@ -78,11 +78,3 @@ def reason(error: BaseException | None) -> str:
     """An error in one line of bounded length; TensorFlow begins with where it was, and ends with what it was."""
     text = ' '.join(f'{type(error).__name__}: {error}'.split())
     return text if len(text) <= 400 else f'{text[:100]} ... {text[-300:]}'
-
-
-def check_counts(evaluator: object, *names: str) -> None:
-    """Raises ValueError, naming the binding, where a field is no whole number of at least 1."""
-    for name in names:
-        value = getattr(evaluator, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f'{type(evaluator).__name__}.{name} = {value!r}: must be a whole number, at least 1')

@@ -1,6 +1,7 @@
 """Trainings of one recipe: what is asked for is on file already, or trained, filed and shown in TensorBoard."""
 
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboard.plugins.hparams import api as hparams
 
+from nos_tf.search import RunError
 from nos_tf.search.database import Database
 from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.files import explained
-from nos_tf.tasks.recipe import Curve, Recipe, RecipeTrainer, Trained
+from nos_tf.tasks.recipe import Curve, Recipe, Trained
+from nos_tf.tasks.recipe_trainer import RecipeTrainer
 
 FILE_NAME = 'trainings.sqlite'
 VERSION = 1
@@ -84,6 +87,19 @@ class TrainingStore(Database):
             return _read(self._db)
 
 
+def read_trainings(run_dir: Path) -> dict[Key, Trained]:
+    """The trainings of a run, which may be under way.
+
+    Raises:
+        RunError: there are none.
+    """
+    path = run_dir / FILE_NAME
+    if not path.exists():
+        raise RunError(f'{run_dir} holds no {FILE_NAME}: no comparison has run there')
+    with explained(path), closing(sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True)) as db:
+        return _read(db)
+
+
 def _read(db: Any) -> dict[Key, Trained]:
     rows = db.execute('SELECT contender, rate, seed, curve, seconds, diverged FROM trainings').fetchall()
     return {
@@ -110,10 +126,18 @@ class Trainings:
         recipe: of all trainings.
         run_dir: gets trainings.sqlite, TensorBoard's event files, and the checkpoints of what is unfinished.
         evaluator: whose processes train.
+
+    Raises:
+        RunError: as `TrainingStore`, or the data do not fit the recipe.
+        FileNotFoundError: the data are not there.
     """
 
     def __init__(self, recipe: Recipe, run_dir: Path, evaluator: InProcess | ProcessPool) -> None:
-        self._store = TrainingStore(run_dir, recipe.identity())
+        try:
+            identity = recipe.identity() | {'intra_op threads': 1}  # that of whoever trains, for all evaluators
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        self._store = TrainingStore(run_dir, identity)
         self._course = _Course(recipe, run_dir / 'checkpoints')
         self._events, self._evaluator = run_dir / 'tensorboard', evaluator
         self._console = Console()
@@ -154,6 +178,11 @@ class Trainings:
                     progress.advance(bar)
                     self._console.print(_line(job, trained), highlight=False, soft_wrap=True)
         return {job.key: done[job.key] for job in jobs}
+
+    @property
+    def seconds(self) -> float:
+        """What all trainings on file took, added."""
+        return sum(trained.seconds for trained in self._store.read().values())
 
     def forget_checkpoints(self) -> None:
         """Deletes what is only needed to train on."""

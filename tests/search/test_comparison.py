@@ -1,18 +1,20 @@
 """Optimizers side by side on a network that learns in seconds, in processes, stopped and taken up."""
 
 import dataclasses
+import json
+import math
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 from nos_tf.search import RunError
-from nos_tf.search.comparison import Comparison, score, standings
+from nos_tf.search.comparison import Comparison, Stage, score, stages, standings
 from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.trainings import FILE_NAME, Key
 from nos_tf.tasks.images import Digits
 from nos_tf.tasks.recipe import Curve, Recipe, Trained
-from tests.tasks.test_recipe import Linear
+from tests.tasks.linear import Linear
 
 RECIPE = Recipe(Digits(0.1, 200), Linear(), epochs=3, batch_size=50)
 SGD, POWERSIGN, ADAM = 'keras.SGD', 'powersign', 'keras.Adam'
@@ -47,6 +49,15 @@ def test_the_best_rate_of_each_is_chosen_on_validation_and_its_best_epoch():
     assert [(s.contender, s.rate) for s in standings(done, 2, 2)] == [('a', 0.1), ('a', 1.0), ('b', 1.0), ('b', 0.1)]
 
 
+def test_stages_are_compared_over_those_that_went_on():
+    search, short, long = {'a': 0.3, 'b': 0.2, 'c': 0.1, 'd': 0}, {'a': 1, 'b': 3, 'c': 2, 'x': 9}, {'b': 5, 'c': 6}
+    first, second = stages([('search', search), ('5 epochs', short), ('50 epochs', long)])
+    assert first == Stage('search', '5 epochs', 3, pytest.approx(-0.5))
+    assert second[:3] == ('5 epochs', '50 epochs', 2) and math.isnan(second.correlation)
+    (equal,) = stages([('a', dict.fromkeys('abc', 1)), ('b', {'a': 1, 'b': 2, 'c': 3})])
+    assert math.isnan(equal.correlation)
+
+
 def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
     arguments = {'rungs': ((1, 2), (2, 1, 2)), 'final_seeds': 2}
     result = comparison(**arguments).run(tmp_path / 'a')
@@ -58,6 +69,14 @@ def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
     assert lengths[0] < lengths[-1] and not any(row[4] for row in rows)
     assert not [*(tmp_path / 'a' / 'checkpoints').iterdir()]
     assert [*(tmp_path / 'a' / 'tensorboard').glob('*/*/events*')]
+    summary = json.loads((tmp_path / 'a' / 'summary.json').read_text())
+    assert [tuple(s) for s in summary['standings']] == [(s.contender, s.rate, len(s.runs)) for s in result]
+    assert [(s['before'], s['after'], s['contenders']) for s in summary['stages']] == [
+        ('1 epochs', '2 epochs', 3),
+        ('2 epochs', '3 epochs', 2),
+        ('3 epochs', 'more seeds', 2),
+    ]
+    assert summary['training_seconds'] > 0 and summary['configuration']['Comparison.final_seeds'] == 2
 
     comparison(**arguments).run(tmp_path / 'b')
     with closing(sqlite3.connect(tmp_path / 'b' / FILE_NAME)) as db, db:  # as if it had been stopped before these
@@ -71,6 +90,13 @@ def read(run_dir):
         return db.execute('SELECT contender, rate, seed, curve, diverged FROM trainings').fetchall()
 
 
+def test_promising_rules_compete_beside_the_others(tmp_path):
+    run = comparison(contenders=(SGD,), promising={POWERSIGN: 0.9, SGD: 0.8}, learning_rates=(0.1,))
+    assert {standing.contender for standing in run.run(tmp_path)} == {SGD, POWERSIGN}
+    (stage,) = json.loads((tmp_path / 'summary.json').read_text())['stages']
+    assert (stage['before'], stage['contenders']) == ('search', 2)
+
+
 def test_another_recipe_is_refused_and_a_longer_one_goes_on(tmp_path):
     comparison(contenders=SGD, learning_rates=(0.1,)).run(tmp_path)
     (longer,) = comparison(contenders=SGD, learning_rates=(0.1,), recipe=dataclasses.replace(RECIPE, epochs=4)).run(
@@ -81,12 +107,27 @@ def test_another_recipe_is_refused_and_a_longer_one_goes_on(tmp_path):
         comparison(recipe=dataclasses.replace(RECIPE, flips=True)).run(tmp_path)
 
 
+def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):
+    with pytest.raises(RunError, match='Recipe.batch_size = 5000: there are 200 examples'):
+        comparison(recipe=dataclasses.replace(RECIPE, batch_size=5000)).run(tmp_path / 'new')
+    assert not (tmp_path / 'new').exists()
+
+
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
         ({'contenders': ()}, 'at least one'),
+        ({'contenders': 5}, 'must be texts'),
+        ({'contenders': (1, 2)}, 'must be texts'),
+        ({'promising': ('g',)}, 'rewards by rule: @best_of_search'),
+        ({'recipe': None}, r'Comparison.recipe = None: write @Name\(\)'),
+        ({'evaluator': ProcessPool}, 'Comparison.evaluator = '),
+        ({'learning_rates': 'a'}, 'must be positive numbers'),
+        ({'learning_rates': ()}, 'must be positive numbers'),
+        ({'rungs': 5}, 'must be a sequence'),
         ({'contenders': (SGD, SGD)}, 'none twice'),
         ({'contenders': ('keras.No',)}, "keras.optimizers has no 'No'"),
+        ({'contenders': (), 'promising': {'no rule': 0.5}}, 'no rule'),
         ({'learning_rates': (0.1, -1)}, 'Comparison.learning_rates'),
         ({'seeds': 0}, 'Comparison.seeds = 0'),
         ({'final_seeds': 1.5}, 'Comparison.final_seeds = 1.5'),

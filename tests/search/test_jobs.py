@@ -1,12 +1,10 @@
 """What evaluators share: patience with failures, and reasons in one line."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
-from nos_tf.search.jobs import Job, Patience, check_counts, reason
+from nos_tf.search.jobs import Job, Patience, reason
 
 JOB = Job(UpdateRule.parse('g').canonical(), 0)
 
@@ -25,10 +23,3 @@ def test_a_reason_is_one_line_that_keeps_both_ends():
     assert reason(ValueError('two\n  lines')) == 'ValueError: two lines'
     long = reason(ValueError('begin ' + 'x' * 1000 + ' end'))
     assert long.startswith('ValueError: begin') and long.endswith(' end') and ' ... ' in long and len(long) < 450
-
-
-@pytest.mark.parametrize('value', [0, -1, True, 1.0, '2', None])
-def test_counts_are_whole_numbers_from_one_on(value):
-    with pytest.raises(ValueError, match='SimpleNamespace.workers = .*: must be a whole number, at least 1'):
-        check_counts(SimpleNamespace(workers=value), 'workers')
-    check_counts(SimpleNamespace(workers=3), 'workers')

@@ -1,0 +1,29 @@
+"""The way from a search to a few optimizers (Section 5.2): its best rules, trained longer and longer, fewer and fewer.
+
+The searches leave many rules that do well for a few epochs; a `Comparison` with rungs stops those that show less
+promise, and tells how well each stage foretells the next.
+"""
+
+from pathlib import Path
+
+import gin
+
+from nos_tf.search.rescore import best_rules
+from nos_tf.search.store import read_results
+
+
+@gin.register
+def best_of_search(run_dir: str = gin.REQUIRED, count: int = 24) -> dict[str, float]:
+    """The best distinct rules of a search with their rewards, the best first.
+
+    Args:
+        run_dir: of the search, which may be under way.
+        count: of rules, at most.
+
+    Raises:
+        RunError: no search has run there.
+        ValueError: the count is unfit.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f'best_of_search.count = {count!r}: must be a whole number, at least 1')
+    return {rule.infix: reward for rule, reward in best_rules(read_results(Path(run_dir)), count).items()}

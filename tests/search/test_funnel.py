@@ -1,0 +1,23 @@
+"""From a search to a comparison."""
+
+import pytest
+
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.search import RunError
+from nos_tf.search.funnel import best_of_search
+from tests.report.test_report import REWARDS, RULES, fill
+
+
+def test_the_best_rules_as_text_that_means_them(tmp_path):
+    fill(tmp_path)
+    best = best_of_search(str(tmp_path), 2)
+    assert list(best.values()) == sorted(set(REWARDS), reverse=True)[:2]
+    assert [UpdateRule.parse(text) for text in best] == [UpdateRule.parse(RULES[i]).canonical() for i in (1, 0)]
+    assert len(best_of_search(str(tmp_path), 100)) == 4
+
+
+def test_what_cannot_be_is_named(tmp_path):
+    with pytest.raises(RunError, match='holds no results.sqlite'):
+        best_of_search(str(tmp_path))
+    with pytest.raises(ValueError, match='best_of_search.count = 0'):
+        best_of_search(str(tmp_path), 0)
