@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -39,6 +40,8 @@ with _quiet():
     from nos_tf.search import ClusterLostError, RunError, heartbeat
 
 INTERRUPTED = 130
+GRACE = 10.0  # seconds from an interruption to the end at the latest
+_INTERRUPTED_MESSAGE = 'interrupted: what was finished is saved, the same command goes on from there'
 FAILED = 2
 TRY_AGAIN = 75  # as sysexits.h has it: whoever supervises this process begins it again
 MISTAKES = (RunError, OSError, sqlite3.Error)
@@ -142,7 +145,7 @@ def main(run: Callable[[], None]) -> None:
         if os.environ.get('TF_CONFIG'):  # TensorFlow would wait for servers that are just out of reach
             _leave('', 0)
     except KeyboardInterrupt:
-        _leave('interrupted: what was finished is saved, the same command goes on from there', INTERRUPTED)
+        _leave(_INTERRUPTED_MESSAGE, INTERRUPTED)
     except BrokenPipeError:
         _leave('stopped, for nobody reads the output any more: the same command goes on from there', FAILED)
     except MISTAKES as error:
@@ -153,9 +156,15 @@ def main(run: Callable[[], None]) -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
-    """Begins to leave, once: a second Ctrl-C does not disturb what the first one closes, which takes no second."""
+    """Begins to leave, once: a second Ctrl-C does not disturb what the first one closes, which takes no second.
+
+    The exception is lost if Python is just in a destructor or a callback of a library, hence the timer.
+    """
     for interruption in (signal.SIGINT, signal.SIGTERM):
         signal.signal(interruption, signal.SIG_IGN)
+    timer = threading.Timer(GRACE, _leave, (_INTERRUPTED_MESSAGE, INTERRUPTED))
+    timer.daemon = True
+    timer.start()
     raise KeyboardInterrupt
 
 

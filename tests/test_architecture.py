@@ -70,9 +70,9 @@ def all_imports(root: Path) -> list[Import]:
     """The imports of every module of the house; scripts of launch/ name their neighbours without the folder."""
     ours = find_modules(root)
     imports = [found for module, path in ours.items() for found in read_imports(module, path, ours)]
-    neighbours = [f'{i.module.rpartition(".")[0]}.{i.target}' for i in imports]
+    neighbours = [f'launch.{i.target}' if i.module.startswith('launch.') else '' for i in imports]
     return [
-        i._replace(target=neighbour) if neighbour.startswith('launch.') and neighbour in ours else i
+        i._replace(target=neighbour) if neighbour in ours else i
         for i, neighbour in zip(imports, neighbours, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""Figures of a search, drawn from the rows of its store."""
+"""Figures of a run, drawn from the rows of its store."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 
 from nos_tf.search.schema import Row
 from nos_tf.search.tally import WINDOW
+from nos_tf.tasks.recipe import Curve
+
+TAB_10 = tuple(f'C{i}' for i in range(10))
 
 
 def moving_average(values: Sequence[float] | np.ndarray, window: int = WINDOW) -> np.ndarray:
@@ -38,6 +41,35 @@ def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float]) -> bytes:
     axes.set(xlabel='sampled rules', ylabel='validation accuracy', xlim=(1, max(2, len(rewards))), ylim=(0, 1))
     figure.legend(loc='outside lower center', ncols=4, frameon=False)
     axes.spines[['top', 'right']].set_visible(False)
+    return png_of(figure)
+
+
+def accuracy_curves(runs: Mapping[str, Sequence[Curve]]) -> bytes:
+    """Validation and test accuracy by epoch, side by side (Figures 5 and 7 of the paper), as PNG.
+
+    Args:
+        runs: of each optimizer, one for each seed: their mean is drawn, and the range between them shaded.
+    """
+    figure = Figure(figsize=(11, 5), layout='constrained')
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, part in zip(panels, ('validation', 'test'), strict=True):
+        for i, (label, curves) in enumerate(runs.items()):
+            epochs = min(curve.epochs for curve in curves)
+            values = np.array([getattr(curve, part)[:epochs] for curve in curves])
+            style = '-' if i < len(TAB_10) else '--'
+            colour = TAB_10[i % len(TAB_10)]
+            x = np.arange(1, epochs + 1)
+            axes.plot(x, values.mean(0), style, color=colour, linewidth=1.5, label=label if part == 'test' else None)
+            axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        axes.set(xlabel='epoch', ylabel=f'{part} accuracy')
+        axes.grid(color='0.9')
+        axes.spines[['top', 'right']].set_visible(False)
+    figure.legend(loc='outside lower center', ncols=2, frameon=False)
+    return png_of(figure)
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as PNG."""
     png = io.BytesIO()
     figure.savefig(png, format='png', dpi=150)
     return png.getvalue()

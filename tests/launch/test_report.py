@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nos_tf.report import report
+from nos_tf.report import comparison_report, report
 from nos_tf.search import RunError
 
 LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
@@ -31,6 +31,15 @@ def test_it_prints_where_the_report_is(
     monkeypatch.setattr(report, 'write', lambda run_dir: run_dir / 'report.html')
     draw('--run_dir', str(tmp_path))
     assert capsys.readouterr().out == f'{tmp_path / "report.html"}\n'
+
+
+def test_a_directory_of_a_comparison_gets_its_own_report(
+    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / 'trainings.sqlite').touch()
+    monkeypatch.setattr(comparison_report, 'write', lambda run_dir: run_dir / 'of a comparison')
+    draw('--run_dir', str(tmp_path))
+    assert capsys.readouterr().out == f'{tmp_path / "of a comparison"}\n'
 
 
 def test_a_directory_without_a_search_is_refused(draw: Callable, tmp_path: Path) -> None:

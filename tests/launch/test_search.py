@@ -5,11 +5,12 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.launching import finish, start
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -29,24 +30,8 @@ SMALL = (
 
 
 def launch(run_dir: Path, *bindings: str) -> subprocess.Popen:
-    """The launcher, in another working directory and a process group of its own."""
-    flags = ['--gin_files', 'gin/quickstart.gin', '--gin_bindings', *SMALL, *bindings, '--run_dir', str(run_dir)]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / 'launch/search.py'), *flags],
-        cwd=run_dir.parent,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # as in a terminal
-    )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    """The launcher on digits, in small."""
+    return start('search', run_dir, '--gin_files', 'gin/quickstart.gin', '--gin_bindings', *SMALL, *bindings)
 
 
 def trained(run_dir: Path) -> int:

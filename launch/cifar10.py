@@ -1,0 +1,24 @@
+"""Compares optimizers on images, with the ConvNet or a Wide ResNet (Figures 5 and 7, Table 1); goes on where it was.
+
+python launch/cifar10.py --gin_files gin/convnet_reduced.gin --run_dir runs/convnet
+"""
+
+import commandline
+from nos_tf.report import comparison_report
+from nos_tf.search import funnel as _funnel  # noqa: F401  (gin files name what these modules register)
+from nos_tf.search.comparison import Comparison
+from nos_tf.tasks import convnet as _convnet  # noqa: F401
+from nos_tf.tasks import machine
+from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401
+
+
+def compare() -> None:
+    """Runs the comparison that gin describes, or takes it up where it stopped, and reports."""
+    arguments = commandline.parse_arguments(__doc__)
+    machine.use_one_cpu_thread()  # before an optimizer starts TensorFlow, should this be the process that trains
+    commandline.configure(arguments, Comparison).run(arguments.run_dir)
+    print(comparison_report.write(arguments.run_dir))
+
+
+if __name__ == '__main__':
+    commandline.main(compare)

@@ -1,0 +1,188 @@
+"""report.html of a comparison of optimizers, with its figure and its tables beside it as PNG and Markdown.
+
+The layout of the main table is that of Table 1: accuracy after the last epoch, best accuracy on validation, and the
+test accuracy where that was.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from nos_tf.optimizers.contender import Contender
+from nos_tf.report.figures import accuracy_curves
+from nos_tf.report.page import image, markdown, paragraph, table, write_page
+from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
+from nos_tf.search import RunError
+from nos_tf.search.comparison import Standing, score, standings
+from nos_tf.search.trainings import Key, read_trainings
+from nos_tf.tasks.recipe import Trained
+
+DRAWN = 8  # optimizers, where those of the paper's figures are not all there
+SUMMARY = 'summary.json'
+
+
+class _Table(NamedTuple):
+    title: str
+    says: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def write(run_dir: Path) -> Path:
+    """Writes report.html, curves.png and tables.md from trainings.sqlite and summary.json.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        RunError: the run has no trainings, or has not finished.
+    """
+    done = read_trainings(run_dir)
+    try:
+        summary = json.loads((run_dir / SUMMARY).read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise RunError(
+            f'{run_dir} holds a comparison that has not finished: run launch/cifar10.py with this --run_dir first'
+        ) from error
+    ranked = [_standing(done, *entry) for entry in summary['standings']]
+    picture = accuracy_curves(
+        {_legend(s): [trained.curve for trained in s.runs] for s in ranked if s.contender in _drawn(ranked)}
+    )
+    (run_dir / 'curves.png').write_bytes(picture)
+    tables = list(_tables(done, ranked, summary))
+    (run_dir / 'tables.md').write_text(
+        '\n'.join(
+            f'### {title}\n\n{says}\n\n{markdown(head, rows, range(1, len(head)))}'
+            for title, says, head, rows in tables
+        ),
+        encoding='utf-8',
+    )
+    body = [image(picture, 'validation and test accuracy by epoch')]
+    for title, says, head, rows in tables:
+        body += [f'<h2>{title}</h2>', paragraph(says), table(head, rows, numbers=range(1, len(head)))]
+    settings = ([key, json.dumps(value)] for key, value in summary['configuration'].items())
+    body += ['<h2>Configuration</h2>', table(['name', 'value'], settings)]
+    return write_page(run_dir, 'Comparison of optimizers', body)
+
+
+def _standing(done: Mapping[Key, Trained], contender: str, rate: float, seeds: int) -> Standing:
+    runs = [trained for key, trained in sorted(done.items()) if (key.contender, key.rate) == (contender, rate)]
+    return Standing(contender, rate, tuple(runs[:seeds]))
+
+
+def _drawn(ranked: Sequence[Standing]) -> Sequence[str]:
+    contenders = [standing.contender for standing in ranked]
+    return FIGURES_5_AND_7 if set(FIGURES_5_AND_7) <= set(contenders) else contenders[:DRAWN]
+
+
+def _legend(standing: Standing) -> str:
+    return f'{Contender(standing.contender).label}, rate {standing.rate:g}'
+
+
+def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Iterator[_Table]:
+    configuration = summary['configuration']
+    epochs = configuration['Recipe.epochs']
+    yield _accuracies(ranked, summary)
+    variants = _variants(ranked, epochs)
+    if variants:
+        yield _Table(
+            'Against the same rule with its usual constants',
+            'Difference of best validation accuracy, in points; each variant at its own best learning rate.',
+            ['optimizer', 'difference', 'learning rate', 'usual learning rate'],
+            variants,
+        )
+    stages = [[s['before'], s['after'], str(s['contenders']), f'{s["correlation"]:.2f}'] for s in summary['stages']]
+    if stages:
+        yield _Table(
+            'How well each stage foretells the next',
+            'Spearman’s rank correlation of validation accuracy over the optimizers that went on.',
+            ['stage', 'next', 'optimizers', 'correlation'],
+            stages,
+        )
+    first = configuration['Comparison.rungs'][0][0] if configuration['Comparison.rungs'] else epochs
+    yield _by_rate(done, configuration, first)
+
+
+def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> _Table:
+    """Table 1, with the paper's own numbers where it has any for this kind of network."""
+    configuration = summary['configuration']
+    paper = TABLE_1 if configuration['Recipe.network']['kind'] == 'WideResNet' else {}
+    head = ['optimizer', 'learning rate', 'seeds', 'final val', 'final test', 'best val', 'test at best val']
+    rows = []
+    for standing in ranked:
+        diverged = ' (diverged)' if any(trained.diverged for trained in standing.runs) else ''
+        rows.append(
+            [
+                Contender(standing.contender).label,
+                f'{standing.rate:g}{diverged}',
+                str(len(standing.runs)),
+                *(_spread(values) for values in zip(*map(_four, standing.runs), strict=True)),
+                *(f'{value:.1f}' for value in paper.get(standing.contender, ())),
+                *([''] * 4 if paper and standing.contender not in paper else ()),
+            ]
+        )
+    stopped = set(configuration['Comparison.contenders']) - {standing.contender for standing in ranked}
+    for text in sorted(stopped):
+        rows.append([Contender(text).label, 'stopped early', *[''] * (len(head) - 2 + 4 * bool(paper))])
+    says = (
+        f'In per cent, mean and standard deviation over seeds, after {configuration["Recipe.epochs"]} epochs at the '
+        'learning rate that validation has chosen; a training that diverged counts as chance. '
+        f'All trainings took {summary["training_seconds"] / 3600:.1f} hours of one core.'
+    )
+    if paper:
+        head += [f'paper: {name}' for name in head[-4:]]
+        both = [standing for standing in ranked if standing.contender in paper]
+        if len(both) > 2:
+            ours = [np.mean([_four(trained)[3] for trained in standing.runs]) for standing in both]
+            theirs = [paper[standing.contender].best_test for standing in both]
+            says += (
+                f' Spearman’s rank correlation with the paper’s test accuracy at the best validation accuracy, over '
+                f'{len(both)} optimizers: {spearmanr(ours, theirs).statistic:.2f}.'
+            )
+    return _Table('Accuracy', says, head, rows)
+
+
+def _four(trained: Trained) -> tuple[float, float, float, float]:
+    """Final validation, final test, best validation and the test accuracy there, in per cent."""
+    validation, test = trained.curve.validation, trained.curve.test
+    best = len(validation) - 1 if trained.diverged else int(np.argmax(validation))
+    return 100 * validation[-1], 100 * test[-1], 100 * validation[best], 100 * test[best]
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
+    return f'{np.mean(values):.1f}{deviation}'
+
+
+def _variants(ranked: Sequence[Standing], epochs: int) -> list[list[str]]:
+    """Optimizers with other constants beside those with the usual ones."""
+    by_text = {standing.contender: standing for standing in ranked}
+    rows = []
+    for text, standing in sorted(by_text.items()):
+        usual = by_text.get(text.partition(' with ')[0])
+        if usual and usual is not standing and Contender(text).rule:
+            difference = 100 * (score(standing, epochs) - score(usual, epochs))
+            rows.append([Contender(text).label, f'{difference:+.1f}', f'{standing.rate:g}', f'{usual.rate:g}'])
+    return rows
+
+
+def _by_rate(done: Mapping[Key, Trained], configuration: Mapping[str, Any], epochs: int) -> _Table:
+    """How each optimizer did at each rate, as far as all of them went."""
+    rates = configuration['Comparison.learning_rates']
+    found = {(s.contender, s.rate): score(s, epochs) for s in standings(dict(done), epochs, len(rates))}
+    return _Table(
+        'By learning rate',
+        f'Best validation accuracy within {epochs} epochs, in per cent.',
+        ['optimizer', *(f'{rate:g}' for rate in rates)],
+        [
+            [
+                Contender(text).label,
+                *(f'{100 * found[text, rate]:.1f}' if (text, rate) in found else '' for rate in rates),
+            ]
+            for text in configuration['Comparison.contenders']
+        ],
+    )

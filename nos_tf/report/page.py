@@ -1,0 +1,72 @@
+"""Parts of report.html: one self-contained page, whatever it is about."""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+th, td {{ padding: .25rem .75rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top }}
+td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }}
+tr.baseline {{ background: #f3f3f3 }}
+img {{ max-width: 100% }}
+code {{ font-size: .9em }}
+</style>
+<h1>{title}</h1>
+{body}
+</html>
+"""
+
+
+def write_page(run_dir: Path, kind: str, body: Sequence[str]) -> Path:
+    """Writes report.html into a run directory, whose name it bears, and returns its path."""
+    page = run_dir / 'report.html'
+    title = html.escape(f'{kind}: {run_dir.resolve().name}')
+    page.write_text(_PAGE.format(title=title, body='\n'.join(body)), encoding='utf-8')
+    return page
+
+
+def image(png: bytes, alternative: str) -> str:
+    """A picture as HTML; the alternative says what it shows."""
+    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def paragraph(text: str) -> str:
+    """Text as HTML."""
+    return f'<p>{html.escape(text)}</p>'
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), shaded: Sequence[int] = ()
+) -> str:
+    """A table as HTML.
+
+    Args:
+        head: of each column.
+        rows: of as many cells.
+        numbers: columns that are set flush right.
+        shaded: rows on a darker ground.
+    """
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return ''.join(
+            f'<{tag}{" class=number" if i in numbers else ""}>{html.escape(cell)}</{tag}>' for i, cell in enumerate(row)
+        )
+
+    lines = [f'<tr>{cells("th", head)}</tr>']
+    for i, row in enumerate(rows):
+        lines.append(f'<tr{" class=baseline" if i in shaded else ""}>{cells("td", row)}</tr>')
+    return '<table>\n' + '\n'.join(lines) + '\n</table>'
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    """A table as Markdown: what `table` takes."""
+    rule = ['--:' if i in numbers else '---' for i in range(len(head))]
+    lines = [[cell.replace('|', r'\|') for cell in row] for row in (head, rule, *rows)]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'

@@ -1,0 +1,52 @@
+"""The Rosenbrock experiment as a person runs it, in small."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """The launcher, given its arguments, in this process."""
+
+    def launched(*argv):
+        monkeypatch.syspath_prepend(LAUNCH)
+        monkeypatch.setattr(sys, 'argv', ['rosenbrock.py', *argv])
+        runpy.run_path(str(LAUNCH / 'rosenbrock.py'))['run']()
+
+    return launched
+
+
+def test_it_walks_draws_and_says_what_holds(launch, tmp_path, capsys):
+    run_dir = tmp_path / 'new'
+    launch('--run_dir', str(run_dir), '--iterations', '50', '--learning_rates', '1e-3', '10', '--rules', 'm * exp(v)')
+    out = capsys.readouterr().out.splitlines()
+    assert {line.split(' | ')[0] for line in out[2:8]} == {
+        f'| {name}' for name in ('PowerSign', 'Adam', 'RMSProp', 'SGD', 'Momentum', 'm * exp(v)')
+    }
+    assert out[-2].startswith('PowerSign ends ') and out[-1] == str(run_dir / 'rosenbrock.png')
+    assert len((run_dir / 'walks.csv').read_text().splitlines()) == 1 + 2 * (5 + 6)
+
+
+@pytest.mark.parametrize(
+    ('argv', 'said'),
+    [
+        ((), 'required: --run_dir'),
+        (('--rules', 'g +'), 'argument --rules'),
+        (('--rules', 'keras.Nothing'), "keras.optimizers has no 'Nothing'"),
+        (('--learning_rates', '-1'), 'argument --learning_rates'),
+        (('--learning_rates', '0'), 'must be a positive number'),
+        (('--iterations', '0'), 'must be a whole number'),
+        (('--start', 'nan', '1'), 'must be a number'),
+        (('--start', '1'), 'expected 2 arguments'),
+    ],
+)
+def test_what_does_not_fit_is_named(launch, tmp_path, capsys, argv, said):
+    with pytest.raises(SystemExit) as left:
+        launch(*(('--run_dir', str(tmp_path)) if argv else ()), *argv)
+    assert left.value.code == 2 and said in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
