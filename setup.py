@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 
 TEST = ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.15', 'mypy>=1.15']
+GNMT = ['sentencepiece>=0.2', 'sacrebleu>=2.4', 'num2words>=0.5.13']  # for launch/gnmt/
 
 setup(
     name='nos_tf',
@@ -34,5 +35,5 @@ setup(
         'matplotlib>=3.8',
         'rich>=13',
     ],
-    extras_require={'test': TEST},
+    extras_require={'test': TEST, 'gnmt': GNMT},
 )
