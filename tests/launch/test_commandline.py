@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Left(BaseException):
 
 @pytest.fixture(autouse=True)
 def clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No configuration, no change of signals, and a process that does not end."""
+    """No configuration, no change of signals, and a process that does not end, later neither."""
 
     def leave(code: int) -> None:
         raise Left(code)
@@ -81,6 +82,9 @@ def clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gin.clear_config()
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):  # of an interruption: it would end the process that runs the tests
+            thread.cancel()
 
 
 def configured(*files: str, bindings: tuple[str, ...] = (), root: Callable = Search) -> Search:
