@@ -67,12 +67,11 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """`--gin_files`, `--gin_bindings` and `--run_dir`; the first two may be given several times.
+def configured_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--gin_files`, `--gin_bindings` and `--run_dir`; the first two may be given several times.
 
     Args:
         description: a sentence, an empty line and an example.
-        argv: the arguments; None for those of the process.
     """
     parser = argument_parser(description)
     parser.usage = '%(prog)s --gin_files FILE ... [--gin_bindings BINDING ...] --run_dir DIR'
@@ -87,6 +86,19 @@ def parse_arguments(description: str, argv: Sequence[str] | None = None) -> argp
         metavar='BINDING',
         help="what is to differ from the files, such as 'Search.children = 50' or \"Search.baselines = ('adam',)\"",
     )
+    return parser
+
+
+def parse_arguments(
+    description: str | argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """What was given to a launcher that gin configures.
+
+    Args:
+        description: as of `configured_parser`, or such a parser.
+        argv: the arguments; None for those of the process.
+    """
+    parser = configured_parser(description) if isinstance(description, str) else description
     arguments = parser.parse_args(argv)
     if not arguments.gin_files and not arguments.gin_bindings:
         parser.error('no configuration: give --gin_files, such as gin/quickstart.gin or gin/search.gin')

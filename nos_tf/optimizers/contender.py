@@ -56,7 +56,9 @@ class Contender:
         infix = KNOWN_RULES[name].infix if name in KNOWN_RULES else name
         return f'{infix}{_WITH}{told}' if told else infix
 
-    def optimizer(self, learning_rate: float, seed: int) -> keras.optimizers.Optimizer:
+    def optimizer(
+        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, seed: int
+    ) -> keras.optimizers.Optimizer:
         """A new optimizer; `seed` is for rules that drop."""
         name, constants = self._parts
         try:

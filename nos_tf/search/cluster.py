@@ -12,39 +12,32 @@ is on file as soon as there is a new one.
 
 import functools
 import json
-import logging
 import math
 import queue
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import gin
 import numpy as np
 import tensorflow as tf
 
-from nos_tf.search import ClusterLostError, RunError, notes
-from nos_tf.search.cluster_config import ClusterConfig
+from nos_tf.search import RunError, notes
+from nos_tf.search.connection import UNREACHABLE, connect, is_listening, raise_if_lost
 from nos_tf.search.database import differences
 from nos_tf.search.jobs import Job, Patience, reason
 from nos_tf.search.keepalive import keep_alive
 from nos_tf.search.schema import QUARANTINED, TRAINED
-from nos_tf.search.server import check_address
 from nos_tf.tasks import machine
 from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.child import Child, Outcome
 
 SLOTS = 2**20  # counters of tries on the parameter server; they are used in turn
 TRAINS, IS_REFUSED, IS_QUARANTINED = range(3)  # what a closure says
-UNREACHABLE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
-BEGUN_ANEW = (tf.errors.FailedPreconditionError, tf.errors.NotFoundError)  # the variables are gone
 AGAIN = (*UNREACHABLE, tf.errors.CancelledError, tf.errors.ResourceExhaustedError)
 
-T = TypeVar('T')
 _held: list[Any] = []  # coordinators that have done their work
 
 
@@ -99,16 +92,8 @@ class Cluster:
         Raises:
             RunError: TF_CONFIG is unfit, this is not its chief, or a server does not answer; the message names it.
         """
-        config = ClusterConfig.read()
-        if config.task != 'chief':
-            raise RunError(
-                f'TF_CONFIG: task type "{config.task}": the search is the chief; launch/server.py is the rest'
-            )
-        tf.get_logger().setLevel(logging.CRITICAL)  # each worker that dies would be told of at length, twice
-        check_address(config.address)
-        _wait_for_servers(config, self.start_seconds)
+        config, self._coordinator = connect(self.start_seconds)
         self._addresses, self.workers = config.workers, len(config.workers)
-        self._coordinator = _within(self.start_seconds, functools.partial(_connect, config))
         self._trainer = child.trainer(iterations)  # not before: to connect renames the device that its tensors are on
         with self._coordinator.strategy.scope():
             self._tries = tf.Variable(tf.zeros([SLOTS], tf.int32), trainable=False)
@@ -172,7 +157,7 @@ class Cluster:
                 remote = self._coordinator.schedule(self._closure, args=arguments)
                 break
             except tf.errors.OpError as error:  # of an earlier closure, which `collect` hears of by itself
-                _raise_if_lost(error)
+                raise_if_lost(error)
         threading.Thread(target=self._fetch, args=(job, remote), daemon=True).start()
 
     def _fetch(self, job: Job, remote: Any) -> None:
@@ -223,7 +208,7 @@ class Cluster:
 
     def _try_again(self, job: Job, error: Exception) -> None:
         """Sends a job again that was thrown away with another's error, had too little memory, or lost its worker."""
-        _raise_if_lost(error)
+        raise_if_lost(error)
         if not isinstance(error, AGAIN):
             raise RunError(f'{job} could not be trained: {reason(error)}') from error
         self._patience.fail(f'{job} could not be trained, {self.attempts} times: {reason(error)}', job)
@@ -262,67 +247,6 @@ def _refusal(address: str, identity: str) -> str:
     )
 
 
-def _raise_if_lost(error: Exception) -> None:
-    if isinstance(error, BEGUN_ANEW) or (isinstance(error, UNREACHABLE) and '/job:ps' in str(error)):
-        raise ClusterLostError(
-            f'the parameter server is gone ({reason(error)}); nothing is lost, the same command goes on'
-        ) from error
-
-
-def _wait_for_servers(config: ClusterConfig, seconds: float) -> None:
-    """Returns when all servers listen."""
-    missing = [*config.ps, *config.workers]
-    deadline = time.monotonic() + seconds
-    while missing := [address for address in missing if not _is_listening(address)]:
-        if time.monotonic() > deadline:
-            raise RunError(
-                f'no answer within {seconds:g} s from {", ".join(missing)}: is launch/server.py running there, and may '
-                'this machine reach it?'
-            )
-        time.sleep(0.2)
-
-
-def _is_listening(address: str, seconds: float = 1.0) -> bool:
-    host, _, port = address.rpartition(':')
-    try:
-        socket.create_connection((host.strip('[]'), int(port)), seconds).close()
-    except OSError:
-        return False
-    return True
-
-
-def _connect(config: ClusterConfig) -> Any:
-    """A coordinator; blocks until all servers answer it as TensorFlow servers do."""
-    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec(config.cluster), task_type='chief', task_id=0, rpc_layer='grpc'
-    )
-    strategy = tf.distribute.ParameterServerStrategy(resolver)
-    return tf.distribute.coordinator.ClusterCoordinator(strategy)
-
-
-def _within(seconds: float, function: Callable[[], T]) -> T:
-    """The value of a function that may block for ever; raises RunError if it does."""
-    values: list[T] = []
-    errors: list[Exception] = []
-
-    def call() -> None:
-        try:
-            values.append(function())
-        except Exception as error:  # raised again below
-            errors.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if values:
-        return values[0]
-    if errors:
-        raise RunError(f'cannot connect to the cluster: {reason(errors[0])}') from errors[0]
-    raise RunError(
-        f'the servers of TF_CONFIG listen, but within {seconds:g} s not all answered as TensorFlow servers do'
-    )
-
-
 class _Watch:
     """Looks once a second which workers answer, for people to see, and after the connections to them."""
 
@@ -337,7 +261,7 @@ class _Watch:
         while not self._stopped.wait(1.0):
             keep_alive(seen)
             for address, was_alive in self._state.items():
-                self._state[address] = is_alive = _is_listening(address)
+                self._state[address] = is_alive = is_listening(address)
                 self.restarts += is_alive and not was_alive
             self.alive = sum(self._state.values())
 

@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import ClusterLostError, RunError, cluster, notes
+from nos_tf.search import ClusterLostError, RunError, cluster, connection, notes
 from nos_tf.search.cluster import Cluster
 from nos_tf.search.cluster_config import ClusterConfig
 from nos_tf.search.jobs import Job, Patience
@@ -242,7 +242,7 @@ def test_a_search_without_a_cluster_says_what_is_missing(monkeypatch, free_ports
         Cluster().start(CHILD, 1)
     worker, ps, chief = free_ports
     monkeypatch.setenv('TF_CONFIG', ClusterConfig((worker,), (ps,), chief, 'worker', 0).tf_config())
-    with pytest.raises(RunError, match='task type "worker": the search is the chief'):
+    with pytest.raises(RunError, match='task type "worker": this process is to be the chief'):
         Cluster().start(CHILD, 1)
     monkeypatch.setenv('TF_CONFIG', ClusterConfig((worker,), (ps,), chief, 'chief', 0).tf_config())
     listens = socket.create_server(('127.0.0.1', int(ps.split(':')[1])))
@@ -259,11 +259,11 @@ def test_a_search_without_a_cluster_says_what_is_missing(monkeypatch, free_ports
 def test_what_listens_but_is_no_server_is_told_in_time():
     started = time.monotonic()
     with pytest.raises(RunError, match=r'within 0.2 s not all answered as TensorFlow servers do'):
-        cluster._within(0.2, lambda: time.sleep(5))
+        connection._within(0.2, lambda: time.sleep(5))
     assert time.monotonic() - started < 2
     with pytest.raises(RunError, match='cannot connect to the cluster: ValueError: no'):
-        cluster._within(5, lambda: (_ for _ in ()).throw(ValueError('no')))
-    assert cluster._within(5, lambda: 7) == 7
+        connection._within(5, lambda: (_ for _ in ()).throw(ValueError('no')))
+    assert connection._within(5, lambda: 7) == 7
 
 
 def test_a_refusal_says_what_differs():

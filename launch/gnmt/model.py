@@ -1,0 +1,268 @@
+"""The network of Google's Neural Machine Translation (Section 5.3; Wu et al., 2016, Sections 3, 5 and 7).
+
+The bottom layer of the encoder reads in both directions. The bottom layer of the decoder attends to the encoder by its
+output of the step before, and the context that it finds goes into all layers of the decoder, so that the layers above
+it are computed over the whole sentence at a time. From the third layer on, input and output are added.
+
+Axes: B sentences, N sentences or hypotheses, S source tokens, T target tokens, H units, V subwords, L layers.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+from gnmt.recurrent import LstmState, LstmWeights, sequence, step
+from gnmt.text import BEGIN, PAD
+
+from nos_tf.tasks.checks import check_counts
+
+RESIDUAL_FROM = 3  # the number of the first layer whose input is added to its output
+_MINUS_INFINITY = -1e9
+
+Drop = Callable[[tf.Tensor], tf.Tensor]
+
+
+@gin.register
+@dataclass(frozen=True)
+class Gnmt:
+    """A size of the network.
+
+    Args:
+        layers: L of the encoder, the bidirectional one included, and of the decoder; at least 2.
+        units: H of each layer, of each direction, of the embeddings and of the attention.
+        dropout: share of the inputs of each layer, and of the softmax, that is zeroed in training.
+        initial: weights start uniform between minus and plus this.
+        bfloat16: compute in bfloat16; weights, attention and losses stay in float32.
+
+    Raises:
+        ValueError: a value out of range; the message names the binding.
+    """
+
+    layers: int = 8
+    units: int = 1024
+    dropout: float = 0.2
+    initial: float = 0.04
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self, 'layers', least=2)
+        check_counts(self, 'units')
+        for name, most in (('dropout', 1.0), ('initial', float('inf'))):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
+                raise ValueError(f'Gnmt.{name} = {value!r}: must be a number from 0 to below {most:g}')
+        if not isinstance(self.bfloat16, bool):
+            raise ValueError(f'Gnmt.bfloat16 = {self.bfloat16!r}: must be True or False')
+
+    def model(self, subwords: int, seed: int) -> 'Translator':
+        """A new network for a vocabulary; the same seed gives the same weights."""
+        return Translator(self, subwords, seed)
+
+    def parameters(self, subwords: int) -> int:
+        """How many weights there are.
+
+        An LSTM with I inputs has 4H(I + H + 1). The encoder has two with H inputs, one with 2H and L − 2 with H; the
+        decoder L with 2H. Attention has 2H² + H, two embeddings 2VH, and the softmax (H + 1)V. With L = 8, H = 1024 and
+        V = 32,000: 79.7 + 100.7 + 2.1 + 65.5 + 32.8 = 280.8 million.
+
+        >>> Gnmt().parameters(32_000)
+        280805632
+        """
+        h, v, layers = self.units, subwords, self.layers
+        of_lstm = [4 * h * (inputs + h + 1) for inputs in (h, 2 * h)]
+        recurrent = layers * of_lstm[0] + of_lstm[1] + layers * of_lstm[1]
+        return recurrent + 2 * h * h + h + 2 * v * h + (h + 1) * v
+
+
+class Weights(NamedTuple):
+    """All weights as tensors, each read once: a variable may lie on a parameter server."""
+
+    source: tf.Tensor  # [V, H], embeddings
+    target: tf.Tensor  # [V, H]
+    encoder: list[LstmWeights]  # forwards, backwards, and the layers above
+    decoder: list[LstmWeights]
+    query: tf.Tensor  # [H, H]
+    key: tf.Tensor  # [H, H]
+    energy: tf.Tensor  # [H]
+    softmax: tf.Tensor  # [H, V]
+    bias: tf.Tensor  # [V]
+
+
+class Memory(NamedTuple):
+    """What the decoder attends to."""
+
+    values: tf.Tensor  # [N, S, H]
+    keys: tf.Tensor  # [N, S, H]
+    mask: tf.Tensor  # bool [N, S], whether there is a token
+
+
+class Translator(keras.Model):
+    """The network; called with (source [B, S], target [B, T]) it gives the logits [B, T, V] of each target token.
+
+    Token ids, int32; each sentence has END after it, and PAD after that, which changes nothing. What precedes a target
+    token is what the logits know of the target.
+
+    Args:
+        size: of it.
+        subwords: V.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, size: Gnmt, subwords: int, seed: int) -> None:
+        super().__init__()
+        self.size, self.subwords = size, subwords
+        h, seeds = size.units, np.random.Generator(np.random.PCG64(seed))
+
+        def weight(name: str, *shape: int) -> Any:
+            seed = int(seeds.integers(2**31))
+            uniform = keras.initializers.RandomUniform(-size.initial, size.initial, seed)
+            return self.add_weight(shape=shape, initializer=uniform, name=name)
+
+        def lstm(name: str, inputs: int) -> tuple[Any, ...]:
+            shapes = (inputs, 4 * h), (h, 4 * h), (4 * h,)
+            return tuple(weight(f'{name}_{f}', *s) for f, s in zip(LstmWeights._fields, shapes, strict=True))
+
+        above = [(f'encoder_{i}', 2 * h if i == 2 else h) for i in range(2, size.layers + 1)]
+        self._encoder = [lstm(*at) for at in [('encoder_1_forwards', h), ('encoder_1_backwards', h), *above]]
+        self._decoder = [lstm(f'decoder_{i}', 2 * h) for i in range(1, size.layers + 1)]
+        self._embeddings = [weight(f'{side}_embedding', subwords, h) for side in ('source', 'target')]
+        self._attention = [weight('query', h, h), weight('key', h, h), weight('energy', h)]
+        self._softmax = [weight('softmax', h, subwords), weight('softmax_bias', subwords)]
+        self.built = True
+
+    def read(self) -> Weights:
+        """The weights as they are now."""
+        dtype = tf.bfloat16 if self.size.bfloat16 else tf.float32
+
+        def tensor(variable: Any) -> tf.Tensor:
+            return tf.cast(tf.convert_to_tensor(variable.value), dtype)
+
+        parts = ([LstmWeights(*map(tensor, lstm)) for lstm in stack] for stack in (self._encoder, self._decoder))
+        others = (map(tensor, group) for group in (self._embeddings, self._attention, self._softmax))
+        embeddings, attention, softmax = others
+        return Weights(*embeddings, *parts, *attention, *softmax)
+
+    def call(
+        self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False, seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Logits float32 [B, T, V]; `seed`, int32 [2], is of the dropout in training."""
+        source, target = inputs
+        weights = self.read()
+        drop = _dropout(self.size.dropout, tf.zeros([2], tf.int32) if seed is None else seed) if training else _keep
+        memory = encode(weights, source, drop)
+        before = tf.concat([tf.fill([tf.shape(target)[0], 1], BEGIN), target[:, :-1]], 1)
+        return _logits(weights, _decode(weights, memory, before, drop))
+
+    def losses_of(
+        self, source: tf.Tensor, target: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """The cross-entropy of each target token, in nats, float32 [B, T]; 0 for PAD."""
+        logits = self((source, target), training=training, seed=seed)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(target, logits)
+        return tf.where(target == PAD, 0.0, losses)
+
+
+def encode(weights: Weights, source: tf.Tensor, drop: Drop | None = None) -> Memory:
+    """What the decoder needs to know of source [B, S]."""
+    drop = drop or _keep
+    mask = source != PAD
+    lengths = tf.math.count_nonzero(mask, 1)
+    x = drop(tf.gather(weights.source, tf.transpose(source)))
+    forwards, backwards, *above = weights.encoder
+    turned = tf.reverse_sequence(x, lengths, seq_axis=0, batch_axis=1)
+    back = tf.reverse_sequence(sequence(backwards, turned), lengths, seq_axis=0, batch_axis=1)
+    x = tf.concat([sequence(forwards, x), back], -1)
+    for number, layer in enumerate(above, start=2):
+        y = sequence(layer, drop(x))
+        x = y + x if number >= RESIDUAL_FROM else y
+    values = tf.transpose(x, [1, 0, 2])
+    return Memory(values, tf.tensordot(values, weights.key, 1), mask)
+
+
+def start(weights: Weights, memory: Memory) -> list[LstmState]:
+    """The decoder before its first token: zeros, for Wu et al. hand nothing over but what is attended to."""
+    zeros = tf.zeros([tf.shape(memory.mask)[0], weights.query.shape[0]], memory.values.dtype)
+    return [LstmState(zeros, zeros) for _ in weights.decoder]
+
+
+def advance(
+    weights: Weights, memory: Memory, states: list[LstmState], tokens: tf.Tensor
+) -> tuple[tf.Tensor, list[LstmState], tf.Tensor]:
+    """One step of the decoder.
+
+    Args:
+        weights: of the model.
+        memory: of N sources.
+        states: of each layer.
+        tokens: the last ones, int32 [N].
+
+    Returns:
+        logits float32 [N, V] of the next, the new states, and to what it attended, float32 [N, S].
+    """
+    context, attention = _attend(weights, memory, states[0].h)
+    x, found = tf.gather(weights.target, tokens), []
+    for number, (layer, state) in enumerate(zip(weights.decoder, states, strict=True), start=1):
+        state = step(layer, tf.concat([x, context], -1), state)
+        x = state.h + x if number >= RESIDUAL_FROM else state.h
+        found.append(state)
+    return _logits(weights, x), found, attention
+
+
+def _decode(weights: Weights, memory: Memory, before: tf.Tensor, drop: Drop) -> tf.Tensor:
+    """What the softmax reads, [B, T, H], where `before` [B, T] are the tokens before each."""
+    x = drop(tf.gather(weights.target, tf.transpose(before)))
+    x, contexts = _bottom(weights, memory, x)
+    for number, layer in enumerate(weights.decoder[1:], start=2):
+        y = sequence(layer, drop(tf.concat([x, contexts], -1)))
+        x = y + x if number >= RESIDUAL_FROM else y
+    return tf.transpose(drop(x), [1, 0, 2])
+
+
+def _bottom(weights: Weights, memory: Memory, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The outputs of the bottom layer of the decoder and the contexts, each [T, B, H]."""
+    layer, steps, units = weights.decoder[0], tf.shape(x)[0], x.shape[-1]
+    of_words, of_contexts = layer.kernel[:units], layer.kernel[units:]
+    projected = tf.tensordot(x, of_words, 1) + layer.bias
+    arrays = [tf.TensorArray(x.dtype, steps, element_shape=[None, units]) for _ in range(2)]
+
+    def body(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+        context, _ = _attend(weights, memory, h)
+        state = step(LstmWeights(of_contexts, layer.recurrent, projected[t]), context, LstmState(h, c))
+        return t + 1, *state, *(a.write(t, v) for a, v in zip(arrays, (state.h, context), strict=True))
+
+    first = start(weights, memory)[0]
+    *_, hs, contexts = tf.while_loop(lambda t, *_: t < steps, body, (0, *first, *arrays), parallel_iterations=1)
+    return hs.stack(), contexts.stack()
+
+
+def _attend(weights: Weights, memory: Memory, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Context [N, H] and attention float32 [N, S]: softmax over S of v · tanh(U h + W memory)."""
+    query = (h @ weights.query)[:, tf.newaxis]
+    energy = tf.cast(tf.linalg.matvec(tf.tanh(memory.keys + query), weights.energy), tf.float32)
+    attention = tf.nn.softmax(tf.where(memory.mask, energy, _MINUS_INFINITY))
+    context = tf.cast(attention, h.dtype)[:, tf.newaxis] @ memory.values
+    return context[:, 0], attention
+
+
+def _logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.tensordot(x, weights.softmax, 1) + weights.bias, tf.float32)
+
+
+def _keep(x: tf.Tensor) -> tf.Tensor:
+    return x
+
+
+def _dropout(rate: float, seed: tf.Tensor) -> Drop:
+    """Dropout that draws anew at each place of the network."""
+    places = itertools.count()
+
+    def drop(x: tf.Tensor) -> tf.Tensor:
+        at = tf.random.experimental.stateless_fold_in(seed, next(places))
+        return tf.nn.experimental.stateless_dropout(x, rate, seed=at) if rate else x
+
+    return drop

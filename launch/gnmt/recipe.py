@@ -1,0 +1,205 @@
+"""What one training of a translator is, and what it leaves (Section 5.3; Wu et al., 2016, Section 8.2)."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gin
+import keras
+import tensorflow as tf
+from gnmt.beam import Beam
+from gnmt.corpora import Corpus, CorpusSource
+from gnmt.model import Gnmt
+
+from nos_tf.tasks import machine
+from nos_tf.tasks.checks import check_counts
+
+
+class Point(NamedTuple):
+    """What was seen after so many steps."""
+
+    step: int
+    train_perplexity: float  # of a token, in training since the point before, with dropout
+    validation_perplexity: float  # of a token
+    validation_bleu: float  # from 0 to 100
+    validation_exact: float  # share of sentences that are right to the letter
+    tokens_per_second: float  # of source and target, in training
+    waiting: float  # share of the time that training waited for batches
+
+
+class Trained(NamedTuple):
+    """A training that has come to its end, or to where it was to stop."""
+
+    points: tuple[Point, ...]
+    diverged: bool
+    stopped: bool  # early: validation got no better
+    test_bleu: float | None  # of the weights of `best`; None before the end
+    test_exact: float | None  # share of sentences that are right to the letter
+    signature: str  # of the BLEU
+    memory: float  # numbers that the optimizer keeps for each weight
+
+    @property
+    def best(self) -> int:
+        """Index of the point of least validation perplexity."""
+        return min(range(len(self.points)), key=lambda i: self.points[i].validation_perplexity)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more steps would change nothing."""
+        return self.diverged or self.stopped
+
+    @property
+    def near_peak(self) -> float:
+        """Mean validation BLEU of five points near the highest (as Section 5.3 has it): it, and those around it."""
+        scores = [point.validation_bleu for point in self.points]
+        peak = scores.index(max(scores))
+        first = max(0, min(peak - 2, len(scores) - 5))
+        return sum(scores[first : first + 5]) / len(scores[first : first + 5])
+
+
+@gin.register
+@dataclass(frozen=True)
+class Schedule:
+    """A factor of the learning rate: it warms up linearly, stays at 1, and is then halved again and again.
+
+    Args:
+        warmup_steps: until 1 is reached; 0 for none.
+        decay_from: the step of the first halving; None for none.
+        decay_every: steps between two.
+        decays: how many.
+
+    Raises:
+        ValueError: a value out of range; the message names the binding.
+    """
+
+    warmup_steps: int = 0
+    decay_from: int | None = None
+    decay_every: int = 1
+    decays: int = 4
+
+    def __post_init__(self) -> None:
+        check_counts(self, 'warmup_steps', 'decays', least=0)
+        check_counts(self, 'decay_every')
+        if self.decay_from is not None:
+            check_counts(self, 'decay_from')
+
+    def factor(self, steps: tf.Tensor) -> tf.Tensor:
+        """After so many steps, int [] -> float32 [].
+
+        >>> [float(Schedule(2, 10, 5, 2).factor(n)) for n in (0, 1, 2, 9, 10, 15, 99)]
+        [0.5, 1.0, 1.0, 1.0, 0.5, 0.25, 0.25]
+        """
+        steps = tf.cast(steps, tf.float32)
+        warm = tf.minimum(1.0, (steps + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.decay_from is None:
+            return tf.convert_to_tensor(warm)
+        halvings = tf.clip_by_value((steps - self.decay_from) // self.decay_every + 1, 0.0, float(self.decays))
+        return warm * 0.5**halvings
+
+
+@keras.saving.register_keras_serializable('nos_tf')
+class Scheduled(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate times the factor of a schedule."""
+
+    def __init__(self, rate: float, schedule: Schedule) -> None:
+        self.rate, self.schedule = rate, schedule
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """The rate of the step with that number, from 0."""
+        return self.rate * self.schedule.factor(tf.convert_to_tensor(step))
+
+    def get_config(self) -> dict[str, Any]:
+        """What it is made from."""
+        return {'rate': self.rate, 'schedule': dataclasses.asdict(self.schedule)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> 'Scheduled':
+        """The inverse of `get_config`."""
+        return cls(config['rate'], Schedule(**config['schedule']))
+
+
+@gin.register
+@dataclass(frozen=True)
+class TranslationRecipe:
+    """All of a training but the optimizer, its learning rate and the seed.
+
+    Args:
+        corpus: what to translate.
+        subwords: V of the vocabulary that both languages share.
+        network: what is trained.
+        bounds: tokens that sentences are padded to; a pair with more than the last is left out, counted and said.
+        batch_size: pairs of an update.
+        steps: updates of a whole training.
+        evaluate_every: updates between two points, each with a checkpoint.
+        patience: points without a better validation perplexity before a training ends early.
+        clip_norm: bound of the global norm of the gradient of the loss of a sentence, the mean over a batch.
+        schedule: of the learning rate.
+        beam: how to translate.
+
+    Raises:
+        ValueError: a value out of range; the message names the binding.
+    """
+
+    corpus: CorpusSource = gin.REQUIRED
+    subwords: int = 32_000
+    network: Gnmt = dataclasses.field(default_factory=Gnmt)
+    bounds: Sequence[int] = (10, 20, 30, 40, 50)
+    batch_size: int = 128
+    steps: int = 100_000
+    evaluate_every: int = 2_000
+    patience: int = 5
+    clip_norm: float = 5.0
+    schedule: Schedule = dataclasses.field(default_factory=Schedule)
+    beam: Beam = dataclasses.field(default_factory=Beam)
+
+    def __post_init__(self) -> None:
+        for name, verb in (('corpus', 'load'), ('network', 'model'), ('schedule', 'factor'), ('beam', 'search')):
+            value = getattr(self, name)
+            if isinstance(value, type) or not hasattr(value, verb):
+                raise ValueError(f'TranslationRecipe.{name} = {value!r}: write @Name(), with brackets')
+        check_counts(self, 'subwords', 'batch_size', 'steps', 'evaluate_every', 'patience')
+        if isinstance(self.clip_norm, bool) or not isinstance(self.clip_norm, int | float) or not self.clip_norm > 0:
+            raise ValueError(f'TranslationRecipe.clip_norm = {self.clip_norm!r}: must be a positive number')
+        bounds = self.bounds
+        whole = isinstance(bounds, Sequence) and all(isinstance(b, int) and not isinstance(b, bool) for b in bounds)
+        if not whole or not bounds or list(bounds) != sorted({b for b in bounds if b > 1}):
+            raise ValueError(f'TranslationRecipe.bounds = {bounds!r}: must be growing whole numbers, at least 2')
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sentence at most, its END included."""
+        return self.bounds[-1]
+
+    def load(self) -> Corpus:
+        """The sentences.
+
+        Raises:
+            FileNotFoundError, ValueError: as `CorpusSource.load`, or there are fewer than a batch needs.
+        """
+        corpus = self.corpus.load()
+        if len(corpus.train.source) < self.batch_size:
+            raise ValueError(
+                f'TranslationRecipe.batch_size = {self.batch_size}: {corpus.name} has only '
+                f'{len(corpus.train.source)} pairs to train on'
+            )
+        return corpus
+
+    def identity(self) -> dict[str, Any]:
+        """All that a training depends on but its length, by the names of the bindings: JSON values."""
+        parts: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            if field.name == 'steps':
+                continue
+            value = getattr(self, field.name)
+            nested = dataclasses.is_dataclass(value)
+            parts[f'TranslationRecipe.{field.name}'] = (
+                {'kind': type(value).__name__, **dataclasses.asdict(value)} if nested else value
+            )
+        return parts | machine.identity()
+
+
+def perplexity(loss: float) -> float:
+    """Of a mean cross-entropy in nats; infinite rather than an overflow."""
+    return math.exp(loss) if loss < 700 else math.inf

@@ -1,0 +1,124 @@
+"""Table 2 with our numbers, and curves: table.md, curves.png and report.html of a run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from gnmt.recipe import Trained
+from gnmt.store import read_trainings
+from matplotlib.figure import Figure
+
+from nos_tf.optimizers.contender import Contender
+from nos_tf.report.figures import png_of
+from nos_tf.report.page import image, markdown, paragraph, table, write_page
+from nos_tf.search import RunError
+
+PAPER = {'keras.Adam': (1.49, 24.5), 'powersign': (1.39, 25.0)}
+"""Table 2: train perplexity and test BLEU, WMT 2014 English -> German with 8 layers."""
+
+HEAD = (
+    'optimizer',
+    'learning rate',
+    'seeds',
+    'train perplexity',
+    'validation perplexity',
+    'test BLEU',
+    'exact',
+    'validation BLEU near its peak',
+    'numbers per weight',
+    'paper: train perplexity',
+    'paper: test BLEU',
+)
+SAYS = (
+    'Mean and standard deviation over seeds, at the learning rate that validation has chosen, of the weights with the '
+    'least validation perplexity. Train perplexity is that of the steps just before, with dropout; exact, the share of '
+    'test sentences that are right to the letter, in per cent; near its peak, the mean of five points. The numbers of '
+    'the paper are of another corpus and a larger model.'
+)
+
+
+def write(run_dir: Path) -> Path:
+    """Writes report.html, table.md and curves.png.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        RunError: the run has no trainings, or has not finished.
+    """
+    done = read_trainings(run_dir)
+    try:
+        summary = json.loads((run_dir / 'summary.json').read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise RunError(f'{run_dir} has not finished: run launch/gnmt/train.py with this --run_dir first') from error
+    runs = {
+        rule: [done[rule, rate, seed] for seed in range(summary['seeds'])]
+        for rule, rate in summary['best rates'].items()
+    }
+    rows = [_row(rule, summary['best rates'][rule], trained) for rule, trained in runs.items()]
+    signature = next(iter(runs.values()))[0].signature
+    says = f'{SAYS} BLEU by sacrebleu: {signature}.'
+    candidates = _candidates(summary, done)
+    picture = _curves(runs)
+    (run_dir / 'curves.png').write_bytes(picture)
+    numbers = range(1, len(HEAD))
+    text = f'{says}\n\n{markdown(HEAD, rows, numbers)}\n{candidates[0]}\n\n{markdown(*candidates[1:], (1, 2))}'
+    (run_dir / 'table.md').write_text(text, encoding='utf-8')
+    body = [image(picture, 'perplexity and BLEU by step'), paragraph(says), table(list(HEAD), rows, numbers=numbers)]
+    body += [paragraph(candidates[0]), table(*candidates[1:], numbers=(1, 2))]
+    settings = [[key, json.dumps(value)] for key, value in summary['recipe'].items()]
+    return write_page(run_dir, 'Translation', [*body, table(['name', 'value'], settings)])
+
+
+def _row(rule: str, rate: float, runs: Sequence[Trained]) -> list[str]:
+    best = [trained.points[trained.best] for trained in runs]
+    paper = PAPER.get(rule)
+    return [
+        Contender(rule).label,
+        f'{rate:g}{" (diverged)" if any(trained.diverged for trained in runs) else ""}',
+        str(len(runs)),
+        _spread([point.train_perplexity for point in best], 2),
+        _spread([point.validation_perplexity for point in best], 2),
+        _spread([trained.test_bleu or 0.0 for trained in runs], 1),
+        _spread([100 * (trained.test_exact or 0.0) for trained in runs], 1),
+        _spread([trained.near_peak for trained in runs], 1),
+        f'{runs[0].memory:g}',
+        *([f'{paper[0]:.2f}', f'{paper[1]:.1f}'] if paper else ['', '']),
+    ]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    deviation = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
+    return f'{np.mean(values):.{digits}f}{deviation}'
+
+
+def _candidates(
+    summary: Mapping, done: Mapping[tuple[str, float, int], Trained]
+) -> tuple[str, list[str], list[list[str]]]:
+    steps = summary['candidate steps']
+    rows = []
+    for rule, rates in summary['candidates'].items():
+        for rate in rates:
+            points = [point for point in done[rule, rate, 0].points if point.step <= steps]
+            least = min(point.validation_perplexity for point in points)
+            rows.append([Contender(rule).label, f'{rate:g}', f'{least:.2f}'])
+    return f'What chose the learning rates, after {steps} steps:', ['optimizer', 'rate', 'validation perplexity'], rows
+
+
+def _curves(runs: Mapping[str, Sequence[Trained]]) -> bytes:
+    """Perplexity in training and on validation, and BLEU on validation, by step."""
+    figure = Figure(figsize=(12, 4), layout='constrained')
+    axes = figure.subplots(1, 3)
+    names = 'train_perplexity', 'validation_perplexity', 'validation_bleu'
+    for axis, name in zip(axes, names, strict=True):
+        for number, (rule, trained) in enumerate(runs.items()):
+            for seed, run in enumerate(trained):
+                steps, values = zip(*((point.step, getattr(point, name)) for point in run.points), strict=True)
+                axis.plot(steps, values, color=f'C{number}', label=Contender(rule).label if not seed else None)
+        axis.set(title=name.replace('_', ' ').replace('bleu', 'BLEU'), xlabel='steps')
+        if name != 'validation_bleu':
+            axis.set_yscale('log')
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    return png_of(figure)

@@ -1,0 +1,166 @@
+"""Update rules against Adam in machine translation (Section 5.3, Table 2): nothing else is changed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gin
+from gnmt.recipe import Trained, TranslationRecipe
+from gnmt.store import Job, TranslationStore
+from gnmt.trainer import Course
+
+from nos_tf.optimizers.contender import Contender
+from nos_tf.search import RunError
+from nos_tf.search.evaluators import ProcessPool
+from nos_tf.search.files import write_whole
+from nos_tf.tasks.checks import check_counts
+
+OTHERS = 'others'
+
+
+@gin.configurable
+@dataclass
+class Transfer:
+    """Trains each optimizer at its best learning rate, which validation chooses from as many candidates for each.
+
+    Args:
+        recipe: of all trainings.
+        rules: optimizers as text (`nos_tf.optimizers.contender`).
+        learning_rates: the candidates of each optimizer, by its text; those of all that are not named by 'others'.
+        candidate_steps: after which validation perplexity chooses; the training that is best goes on from there.
+        seeds: of the trainings at the best rate; the first one chooses.
+        evaluator: where they train: @ProcessPool() or @OneAtATime().
+
+    Raises:
+        ValueError: a value out of range, an unknown optimizer, or more candidates for one than for another.
+    """
+
+    recipe: TranslationRecipe = gin.REQUIRED
+    rules: Sequence[str] = ('keras.Adam', 'powersign')
+    learning_rates: Mapping[str, Sequence[float]] = gin.REQUIRED
+    candidate_steps: int = 1_000
+    seeds: int = 1
+    evaluator: Any = field(default_factory=ProcessPool)
+
+    def __post_init__(self) -> None:
+        for name, verb in (('recipe', 'identity'), ('evaluator', 'submit')):
+            value = getattr(self, name)
+            if isinstance(value, type) or not hasattr(value, verb):
+                raise ValueError(f'Transfer.{name} = {value!r}: write @Name(), with brackets')
+        check_counts(self, 'candidate_steps', 'seeds')
+        if self.candidate_steps > self.recipe.steps:
+            raise ValueError(
+                f'Transfer.candidate_steps = {self.candidate_steps}: a whole training has only {self.recipe.steps}'
+            )
+        rules = (self.rules,) if isinstance(self.rules, str) else tuple(self.rules)
+        if not rules or len(set(rules)) < len(rules):
+            raise ValueError(f'Transfer.rules = {rules}: must be optimizers, at least one, none twice')
+        for rule in rules:
+            Contender(rule)
+        self.rules = rules
+        self._check_rates()
+
+    def _check_rates(self) -> None:
+        given = self.learning_rates
+        if not isinstance(given, Mapping):
+            raise ValueError(
+                f"Transfer.learning_rates = {given!r}: must be as {{'keras.Adam': (1e-3,), '{OTHERS}': (0.3,)}}"
+            )
+        for rule in self.rules:
+            rates = self.rates_of(rule)
+            if not rates or not all(
+                isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < float('inf')
+                for rate in rates
+            ):
+                raise ValueError(f'Transfer.learning_rates: those of {rule!r} are {rates}: must be positive numbers')
+        counts = {rule: len(set(self.rates_of(rule))) for rule in self.rules}
+        if len(set(counts.values())) > 1:
+            raise ValueError(
+                f'Transfer.learning_rates: {counts} candidates: each optimizer must have as many, or it is no comparison'
+            )
+
+    def rates_of(self, rule: str) -> tuple[Any, ...]:
+        """The candidates of an optimizer."""
+        rates: Any = self.learning_rates.get(rule, self.learning_rates.get(OTHERS, ()))
+        return tuple(rates) if isinstance(rates, list | tuple) else (rates,)
+
+    def run(self, run_dir: Path | str) -> dict[str, list[Trained]]:
+        """Trains what is not on file yet; leaves summary.json and config.gin beside the trainings.
+
+        Returns:
+            the trainings of each optimizer at its best rate, by seed.
+
+        Raises:
+            RunError: the directory holds another run, or the run cannot go on.
+        """
+        run_dir = Path(run_dir)
+        whole = self.recipe.steps
+        runs = _Runs(self.recipe, run_dir, self.evaluator)
+        try:
+            if gin.config_str():
+                write_whole(run_dir / 'config.gin', gin.operative_config_str())
+            candidates = [
+                Job(rule, rate, 0, self.candidate_steps) for rule in self.rules for rate in self.rates_of(rule)
+            ]
+            found = runs.run(candidates)
+            best = {rule: self._best_rate(rule, found) for rule in self.rules}
+            jobs = [Job(rule, best[rule], seed, whole) for seed in range(self.seeds) for rule in self.rules]
+            done = runs.run(jobs)
+            summary = {
+                'best rates': best,
+                'seeds': self.seeds,
+                'candidates': {rule: self.rates_of(rule) for rule in self.rules},
+                'candidate steps': self.candidate_steps,
+                'recipe': {'TranslationRecipe.steps': whole, **self.recipe.identity()},
+            }
+            write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
+        finally:
+            runs.close()
+        return {rule: [done[job.key] for job in jobs if job.contender == rule] for rule in self.rules}
+
+    def _best_rate(self, rule: str, found: Mapping[tuple[str, float, int], Trained]) -> float:
+        """By the least validation perplexity within the steps of the candidates."""
+
+        def least(rate: float) -> float:
+            points = found[rule, rate, 0].points
+            return min(point.validation_perplexity for point in points if point.step <= self.candidate_steps)
+
+        return min(self.rates_of(rule), key=least)
+
+
+class _Runs:
+    """A run directory at work."""
+
+    def __init__(self, recipe: TranslationRecipe, run_dir: Path, evaluator: Any) -> None:
+        self._recipe, self._evaluator = recipe, evaluator
+        self._store = TranslationStore(run_dir, recipe.identity())
+        self._course = Course(recipe, run_dir)
+        self._started = False
+
+    def run(self, jobs: Iterable[Job]) -> dict[tuple[str, float, int], Trained]:
+        """What became of the jobs; what is on file is not trained again."""
+        done = self._store.read()
+        due = [job for job in jobs if not job.is_done(done.get(job.key), self._recipe.steps)]
+        if due and not self._started:
+            try:
+                self._evaluator.start(self._course, 1)
+            except ValueError as error:  # the text does not fit the recipe
+                raise RunError(str(error)) from error
+            self._started = True
+        for job in due:
+            self._evaluator.submit(job)
+        left = len(due)
+        while left:
+            for job, trained in self._evaluator.collect():
+                self._store.save(job, trained)
+                done[job.key] = trained
+                left -= 1
+        return done
+
+    def close(self) -> None:
+        """Lets others have the run directory."""
+        self._store.close()
+        if self._started:
+            self._evaluator.close()
