@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from gnmt.corpora import Pairs
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe, perplexity
 from gnmt.text import Vocabulary, batches, bleu, encode
 from tensorboard.plugins.hparams import api as hparams
@@ -134,11 +135,7 @@ class TranslatorTrainer:
         )
         for name, value in point._asdict().items():
             tf.summary.scalar(name, value, step=state.steps)
-        rows = zip(sentences.source, sentences.target, translations, strict=True)
-        table = '\n'.join(
-            f'| {" | ".join(text.replace("|", "/") for text in row)} |' for row, _ in zip(rows, range(SAMPLES))
-        )
-        tf.summary.text('samples', f'| source | reference | translation |\n|---|---|---|\n{table}', step=state.steps)
+        tf.summary.text('samples', _samples(sentences, translations), step=state.steps)
         points = (*trained.points, point)
         trained = trained._replace(points=points, diverged=diverged)
         if trained.best == len(points) - 1:
@@ -298,6 +295,13 @@ class _State:
         return trained
 
 
+def _samples(pairs: Pairs, translations: Sequence[str]) -> str:
+    """A table for TensorBoard."""
+    rows = list(zip(*pairs, translations, strict=True))[:SAMPLES]
+    lines = [' | '.join(text.replace('|', '/') for text in row) for row in rows]
+    return '\n'.join(f'| {line} |' for line in ('source | reference | translation', '---|---|---', *lines))
+
+
 def _exact(translations: Sequence[str], references: Sequence[str]) -> float:
     return float(np.mean([ours == theirs for ours, theirs in zip(translations, references, strict=True)]))
 
@@ -320,11 +324,11 @@ def _count_atomically(optimizer: keras.optimizers.Optimizer) -> None:
 def _evaluated(model: keras.Model) -> Callable[..., tf.Tensor]:
     """The sum of the losses of a batch, as a graph that is traced once for a model."""
     if not hasattr(model, 'evaluation_graph'):
-        model.evaluation_graph = tf.function(
-            lambda source, target: tf.reduce_sum(model.losses_of(source, target)),
-            reduce_retracing=True,
-            autograph=False,
-        )
+
+        def total(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+            return tf.reduce_sum(model.losses_of(source, target))
+
+        model.evaluation_graph = tf.function(total, reduce_retracing=True, autograph=False)
     return model.evaluation_graph
 
 

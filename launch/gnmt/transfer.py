@@ -77,9 +77,7 @@ class Transfer:
                 raise ValueError(f'Transfer.learning_rates: those of {rule!r} are {rates}: must be positive numbers')
         counts = {rule: len(set(self.rates_of(rule))) for rule in self.rules}
         if len(set(counts.values())) > 1:
-            raise ValueError(
-                f'Transfer.learning_rates: {counts} candidates: each optimizer must have as many, or it is no comparison'
-            )
+            raise ValueError(f'Transfer.learning_rates: {counts} candidates: each optimizer must have as many')
 
     def rates_of(self, rule: str) -> tuple[Any, ...]:
         """The candidates of an optimizer."""
