@@ -27,6 +27,7 @@ from nos_tf.optimizers.contender import Contender
 
 SAMPLES = 5  # validation sentences that TensorBoard shows
 TRANSLATED_AT_ONCE = 100
+IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 
@@ -195,7 +196,7 @@ class _State:
         self._start = list(map(_array, self._variables))
         kept = sum(math.prod(v.shape) for v in self._optimizer.variables if len(v.shape))
         self.memory = kept / sum(math.prod(v.shape) for v in weights)
-        self._step = tf.function(self._run(strategy), reduce_retracing=True, autograph=False)
+        self._step = tf.function(self._run(strategy), [IDS, IDS, SEED], autograph=False)
 
     def _new_model(self) -> keras.Model:
         return self._recipe.network.model(self._trainer.vocabulary.size, self._seed)
@@ -328,14 +329,14 @@ def _evaluated(model: keras.Model) -> Callable[..., tf.Tensor]:
         def total(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
             return tf.reduce_sum(model.losses_of(source, target))
 
-        model.evaluation_graph = tf.function(total, reduce_retracing=True, autograph=False)
+        model.evaluation_graph = tf.function(total, [IDS, IDS], autograph=False)
     return model.evaluation_graph
 
 
 def _searched(model: keras.Model, recipe: TranslationRecipe) -> Callable[..., tf.Tensor]:
     if not hasattr(model, 'search_graph'):
         model.search_graph = tf.function(
-            lambda source: recipe.beam.search(model.read(), source)[0], reduce_retracing=True, autograph=False
+            lambda source: recipe.beam.search(model.read(), source)[0], [IDS], autograph=False
         )
     return model.search_graph
 
@@ -343,7 +344,7 @@ def _searched(model: keras.Model, recipe: TranslationRecipe) -> Callable[..., tf
 def _tell(title: str, point: Point, steps: int, seconds: float) -> None:
     print(
         f'{title}: step {point.step} of {steps}, perplexity {point.train_perplexity:.2f} in training, '
-        f'{point.validation_perplexity:.2f} on validation, BLEU {point.validation_bleu:.1f}, {point.validation_exact:.1%} exact, '
-        f'{point.tokens_per_second:,.0f} tokens/s, {seconds / 60:.0f} min left',
+        f'{point.validation_perplexity:.2f} on validation, BLEU {point.validation_bleu:.1f}, '
+        f'{point.validation_exact:.1%} exact, {point.tokens_per_second:,.0f} tokens/s, {seconds / 60:.0f} min left',
         flush=True,
     )

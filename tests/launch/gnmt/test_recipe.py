@@ -1,0 +1,78 @@
+"""What a training is: its schedule, its identity, and what it leaves."""
+
+import dataclasses
+import json
+import math
+
+import keras
+import pytest
+from gnmt.corpora import NumberWords
+from gnmt.model import Gnmt
+from gnmt.recipe import Schedule, Scheduled, perplexity
+
+from tests.launch.gnmt.small import RECIPE, point, trained
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'expected'),
+    [
+        (Schedule(), {0: 1.0, 10**6: 1.0}),
+        (Schedule(warmup_steps=4), {0: 0.25, 2: 0.75, 3: 1.0, 50: 1.0}),
+        (Schedule(0, 1_200_000, 200_000, 4), {1_199_999: 1.0, 1_200_000: 0.5, 1_400_000: 0.25, 10**7: 1 / 16}),
+    ],
+)
+def test_the_rate_warms_up_and_is_halved(schedule, expected):
+    scheduled = Scheduled(0.5, schedule)
+    assert {step: float(scheduled(step)) for step in expected} == {s: 0.5 * f for s, f in expected.items()}
+    again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(scheduled))
+    assert again.get_config() == scheduled.get_config()
+
+
+def test_the_best_point_and_the_five_near_the_peak():
+    scores = [1, 2, 9, 3, 4, 5, 6]
+    run = trained(*(point(i, 10 - s, s) for i, s in enumerate(scores)))
+    assert run.best == 2 and run.near_peak == (1 + 2 + 9 + 3 + 4) / 5
+    late = trained(*(point(i, 10 - i, i) for i in range(7)))
+    assert late.best == 6 and late.near_peak == (2 + 3 + 4 + 5 + 6) / 5
+    assert trained(point(1, 3.0, 8.0)).near_peak == 8.0
+
+
+def test_the_identity_is_all_but_the_length():
+    identity = RECIPE.identity()
+    json.dumps(identity)
+    assert identity == dataclasses.replace(RECIPE, steps=99).identity()
+    assert identity['TranslationRecipe.corpus']['kind'] == 'NumberWords'
+    for change in ({'subwords': 61}, {'network': Gnmt(2, 17)}, {'corpus': NumberWords(300)}, {'clip_norm': 1.0}):
+        assert dataclasses.replace(RECIPE, **change).identity() != identity
+
+
+def test_perplexity_does_not_overflow():
+    assert perplexity(math.log(3)) == pytest.approx(3) and perplexity(1e4) == math.inf
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'bounds': (10, 10)}, r'TranslationRecipe.bounds = \(10, 10\): must be growing whole numbers'),
+        ({'bounds': 7}, 'TranslationRecipe.bounds = 7'),
+        ({'clip_norm': 0}, 'TranslationRecipe.clip_norm = 0: must be a positive number'),
+        ({'subwords': 1.5}, 'TranslationRecipe.subwords = 1.5'),
+        ({'corpus': NumberWords}, r'TranslationRecipe.corpus = .*: write @Name\(\), with brackets'),
+    ],
+)
+def test_recipes_that_cannot_be(change, said):
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(RECIPE, **change)
+
+
+def test_a_batch_larger_than_the_text_is_told():
+    with pytest.raises(ValueError, match='batch_size = 500: number words has only 300 pairs to train on'):
+        dataclasses.replace(RECIPE, batch_size=500).load()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'), [({'decay_every': 0}, 'decay_every'), ({'decay_from': -1}, 'decay_from')]
+)
+def test_schedules_that_cannot_be(arguments, said):
+    with pytest.raises(ValueError, match=f'Schedule.{said}'):
+        Schedule(**arguments)

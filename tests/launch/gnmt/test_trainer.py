@@ -1,0 +1,135 @@
+"""Trainings that stop and go on, learn by heart, and say what they saw."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from gnmt import trainer as module
+from gnmt.corpora import TextFiles
+from gnmt.model import Gnmt
+from gnmt.trainer import Course
+
+from tests.launch.gnmt.small import RECIPE, write_files
+
+ADAM = ('keras.Adam', 0.01, 0)
+
+
+@pytest.fixture
+def make(tmp_path):
+    numbers = iter(range(99))
+    return lambda **change: Course(dataclasses.replace(RECIPE, **change), tmp_path / str(next(numbers))).trainer()
+
+
+def without_times(trained):
+    return trained._replace(points=tuple(p._replace(tokens_per_second=0, waiting=0) for p in trained.points))
+
+
+@pytest.mark.parametrize('job', [ADAM, ('drop30_powersign', 0.3, 1)])
+def test_a_training_that_stopped_ends_with_the_same_bits(make, job, tmp_path):
+    whole = make()
+    expected = whole.train(*job, 6)
+    assert [point.step for point in expected.points] == [2, 4, 6]
+    first = make()
+    part = first.train(*job, 3)  # a point where it had none
+    assert part.points[0] == expected.points[0]._replace(
+        tokens_per_second=part.points[0].tokens_per_second, waiting=part.points[0].waiting
+    )
+    halves = make()
+    halves.train(*job, 2)
+    again = Course(halves.recipe, halves._run_dir).trainer()  # as in another process
+    assert without_times(again.train(*job, 6)) == without_times(expected)
+    for key in np.load(whole.checkpoint(*job)).files:
+        if key != 'points':
+            one, other = (np.load(t.checkpoint(*job))[key] for t in (whole, again))
+            np.testing.assert_array_equal(one, other)
+
+
+def test_what_it_reports(make, capsys):
+    trained = make().train(*ADAM, 6)
+    assert trained.points[-1].validation_perplexity < trained.points[0].validation_perplexity < 60
+    assert trained.memory == 2.0 and 0 <= trained.test_exact <= 1 and 'version:' in trained.signature
+    assert not trained.stopped and not trained.diverged
+    assert make().train('powersign', 0.3, 0, 2).test_bleu is None  # it has not ended
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith('keras.Adam at 0.01, seed 0: step 6 of 6, perplexity ') and lines[2].endswith('min left')
+
+
+def test_powersign_keeps_half_of_what_adam_keeps(make):
+    assert make().train('powersign', 0.3, 0, 1).memory == 1.0
+
+
+def test_rates_and_seeds_make_a_difference(make):
+    trainer = make()
+    jobs = [ADAM, ('keras.Adam', 0.001, 0), ('keras.Adam', 0.01, 1)]
+    assert len({trainer.train(*job, 2).points[0].validation_perplexity for job in jobs}) == 3
+
+
+def test_it_ends_when_validation_gets_no_better(make):
+    trained = make(patience=1, steps=40).train('keras.SGD', 1e-12, 0, 40)
+    assert trained.stopped and len(trained.points) < 20 and trained.test_bleu is not None
+
+
+def test_divergence_is_a_result(make):
+    trained = make().train('keras.SGD', 1e30, 0, 6)
+    assert trained.diverged and trained.test_bleu == 0.0 and math.isinf(trained.points[-1].validation_perplexity)
+
+
+def test_a_damaged_checkpoint_is_none(make):
+    trainer = make()
+    expected = trainer.train(*ADAM, 2)
+    trainer.checkpoint(*ADAM).write_bytes(trainer.checkpoint(*ADAM).read_bytes()[:1000])
+    again = Course(trainer.recipe, trainer._run_dir).trainer().train(*ADAM, 2)
+    assert without_times(again) == without_times(expected)
+
+
+def test_pairs_that_are_too_long_are_counted_and_translated_all_the_same(make):
+    trainer = make(bounds=(8, 12))
+    lengths = [max(map(len, pair)) for pair in zip(*map(trainer.vocabulary.encode, trainer.corpus.train), strict=True)]
+    assert trainer.dropped['train'] == sum(length > 12 for length in lengths) > 0
+    translations = trainer.translate(Gnmt(2, 16).model(trainer.vocabulary.size, 0), trainer.corpus.test.source)
+    assert len(translations) == 20
+
+
+def test_a_few_sentences_are_learnt_by_heart(make, tmp_path):
+    write_files(tmp_path, 30)
+    trainer = make(
+        corpus=TextFiles(str(tmp_path), source='de', target='en'),
+        network=Gnmt(layers=2, units=48, dropout=0.0, initial=0.1),
+        batch_size=30,
+        steps=300,
+        evaluate_every=150,
+    )
+    trained = trainer.train('keras.Adam', 0.01, 0, 300)
+    assert trained.test_bleu > 95, trained
+
+
+def test_tensorboard_gets_all(make):
+    trainer = make()
+    trainer.train(*ADAM, 2)
+    (events,) = trainer._run_dir.glob('tensorboard/keras.Adam/0.01-0/events*')
+    found = {
+        value.tag: value for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value
+    }
+    wanted = {'train_perplexity', 'validation_perplexity', 'validation_bleu', 'tokens_per_second', 'waiting', 'samples'}
+    assert wanted <= set(found)
+    text = found['samples'].tensor.string_val[0].decode()
+    assert trainer.corpus.validation.source[0] in text and len(text.splitlines()) == 2 + module.SAMPLES
+
+
+def test_steps_of_several_workers_are_all_counted(make):
+    """Keras reads, adds and writes, so that two at a time may count as one."""
+    trainer = make()
+    state = module._State(trainer, module.Contender('powersign'), 0.1, 0)
+    module._count_atomically(state._optimizer)
+    state.restore(trainer.checkpoint('powersign', 0.1, 0))
+    for _ in range(3):
+        state.update(*state.next_batch())
+    assert int(state._optimizer.iterations.numpy()) == 3
+    graph = state._step.get_concrete_function().graph
+    counter = state._optimizer.iterations.value.handle
+    index = next(i for i, (outer, _) in enumerate(graph.captures) if outer is counter)
+    inner = graph.captures[index][1]
+    kinds = {op.type for op in graph.get_operations() if any(i is inner for i in op.inputs)}
+    assert 'AssignAddVariableOp' in kinds and 'AssignVariableOp' not in kinds
