@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import gin
 import tensorflow as tf
+
 from gnmt.model import Memory, Weights, advance, encode, start
 from gnmt.recurrent import LstmState
 from gnmt.text import BEGIN, END, PAD
-
 from nos_tf.tasks.checks import check_counts
 
 _LEAST = 1e-9  # attention, before its logarithm

@@ -16,9 +16,9 @@ import gin
 import keras
 import numpy as np
 import tensorflow as tf
+
 from gnmt.recurrent import LstmState, LstmWeights, sequence, step
 from gnmt.text import BEGIN, PAD
-
 from nos_tf.tasks.checks import check_counts
 
 RESIDUAL_FROM = 3  # the number of the first layer whose input is added to its output

@@ -7,10 +7,10 @@ from collections import deque
 
 import gin
 import tensorflow as tf
+
 from gnmt.recipe import Trained
 from gnmt.store import Job
 from gnmt.trainer import Course
-
 from nos_tf.search import RunError
 from nos_tf.search.connection import connect, raise_if_lost
 from nos_tf.search.jobs import reason

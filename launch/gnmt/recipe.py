@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import gin
 import keras
 import tensorflow as tf
+
 from gnmt.beam import Beam
 from gnmt.corpora import Corpus, CorpusSource
 from gnmt.model import Gnmt
-
 from nos_tf.tasks import machine
 from nos_tf.tasks.checks import check_counts
 

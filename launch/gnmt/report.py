@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from gnmt.recipe import Trained
-from gnmt.store import read_trainings
 from matplotlib.figure import Figure
 
+from gnmt.recipe import Trained
+from gnmt.store import read_trainings
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import png_of
 from nos_tf.report.page import image, markdown, paragraph, table, write_page

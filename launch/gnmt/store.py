@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gnmt.recipe import Point, Trained
-
 from nos_tf.search import RunError
 from nos_tf.search.database import Database
 from nos_tf.search.files import explained

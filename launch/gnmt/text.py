@@ -10,6 +10,7 @@ import numpy as np
 import sacrebleu
 import sentencepiece
 import tensorflow as tf
+
 from gnmt.corpora import Pairs
 
 PAD, BEGIN, END, UNKNOWN = range(4)

@@ -18,11 +18,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
 from gnmt.corpora import Pairs
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe, perplexity
 from gnmt.text import Vocabulary, batches, bleu, encode
-from tensorboard.plugins.hparams import api as hparams
-
 from nos_tf.optimizers.contender import Contender
 
 SAMPLES = 5  # validation sentences that TensorBoard shows

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import gin
+
 from gnmt.recipe import Trained, TranslationRecipe
 from gnmt.store import Job, TranslationStore
 from gnmt.trainer import Course
-
 from nos_tf.optimizers.contender import Contender
 from nos_tf.search import RunError
 from nos_tf.search.evaluators import ProcessPool
@@ -144,7 +144,7 @@ class _Runs:
         if due and not self._started:
             try:
                 self._evaluator.start(self._course, 1)
-            except ValueError as error:  # the text does not fit the recipe
+            except (ValueError, RuntimeError) as error:  # the text does not fit the recipe, or the threads
                 raise RunError(str(error)) from error
             self._started = True
         for job in due:

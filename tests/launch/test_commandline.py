@@ -12,6 +12,9 @@ from pathlib import Path
 import gin
 import pytest
 
+from gnmt import corpora as _corpora  # noqa: F401  (gin files name what these modules register)
+from gnmt import places as _places  # noqa: F401
+from gnmt.transfer import Transfer
 from launch import commandline
 from nos_tf.dsl.known import TABLE_1
 from nos_tf.dsl.primitives import RuleConstants
@@ -209,8 +212,10 @@ def test_files_are_found_from_another_working_directory(tmp_path: Path, monkeypa
 def test_every_file_describes_what_it_is_for(file: str) -> None:
     is_comparison = 'launch/cifar10.py' in (ROOT / file).read_text() or file.endswith('_reduced.gin')
     kind = SearchSpace if file.startswith('gin/space_') else Comparison if is_comparison else Search
-    base = ['gin/quickstart.gin'] if file == 'gin/cluster.gin' else []
-    assert isinstance(configured(*base, file, root=gin.get_configurable(kind.__name__)), kind)
+    kind = Transfer if file.startswith('gin/gnmt_') else kind
+    base = {'gin/cluster.gin': ['gin/quickstart.gin'], 'gin/gnmt_cluster.gin': ['gin/gnmt_numbers.gin']}.get(file, [])
+    bindings = ("TextFiles.directory = 'x'",) if file == 'gin/gnmt_multi30k.gin' else ()
+    assert isinstance(configured(*base, file, bindings=bindings, root=gin.get_configurable(kind.__name__)), kind)
 
 
 @pytest.mark.parametrize(('n', 'size'), [(1, 154_880), (2, 250_905_600), (3, 2_222_131_968)])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from gnmt.beam import Beam
 from gnmt.model import Gnmt, advance, encode, start
 from gnmt.text import BEGIN, END, PAD

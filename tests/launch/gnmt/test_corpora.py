@@ -1,8 +1,9 @@
 """Sentences that are made and read, and what is no pair of texts."""
 
 import pytest
-from gnmt.corpora import NumberWords, Pairs, TextFiles, Wmt14
 from num2words import num2words
+
+from gnmt.corpora import NumberWords, Pairs, TextFiles, Wmt14
 
 SMALL = NumberWords(train_examples=300, validation_examples=20, test_examples=30, below=1000)
 

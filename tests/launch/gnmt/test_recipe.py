@@ -6,10 +6,10 @@ import math
 
 import keras
 import pytest
+
 from gnmt.corpora import NumberWords
 from gnmt.model import Gnmt
 from gnmt.recipe import Schedule, Scheduled, perplexity
-
 from tests.launch.gnmt.small import RECIPE, point, trained
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from gnmt.corpora import NumberWords
 from gnmt.text import BEGIN, END, PAD, Vocabulary, batches, bleu, encode
 

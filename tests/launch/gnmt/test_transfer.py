@@ -1,0 +1,159 @@
+"""The comparison: as many candidates for each, the best by validation, nothing trained twice."""
+
+import dataclasses
+import json
+
+import pytest
+
+from gnmt import report
+from gnmt.store import FILE_NAME, Job, TranslationStore, read_trainings
+from gnmt.transfer import Transfer
+from nos_tf.search import RunError
+from nos_tf.search.evaluators import InProcess
+from tests.launch.gnmt.small import RECIPE, point, trained
+
+RATES = {'keras.Adam': (0.1, 0.2), 'others': (1.0, 2.0)}
+
+
+class Pretends:
+    """An evaluator: the nearer the rate is to 0.2 or 1, the better."""
+
+    def __init__(self):
+        self.jobs, self.queue, self.fails_at = [], [], None
+
+    def start(self, course, _):
+        self.started = True
+
+    def submit(self, job):
+        self.queue.append(job)
+
+    def collect(self):
+        job = self.queue.pop()
+        if len(self.jobs) == self.fails_at:
+            raise RunError('no more')
+        self.jobs.append(job)
+        off = min(abs(job.rate - 0.2), abs(job.rate - 1.0)) + job.seed / 100
+        points = [point(step, 10 / step + off, step) for step in range(1, job.steps + 1)]
+        return [(job, trained(*points, test_bleu=20.0 + job.seed if job.steps == 6 else None))]
+
+    def close(self):
+        pass
+
+
+def transfer(**change):
+    values = {'learning_rates': RATES, 'candidate_steps': 2, 'seeds': 2, 'evaluator': Pretends(), **change}
+    return Transfer(RECIPE, **values)
+
+
+def test_validation_chooses_and_the_best_rate_gets_the_seeds(tmp_path):
+    comparison = transfer()
+    result = comparison.run(tmp_path)
+    jobs = comparison.evaluator.jobs
+    assert set(jobs[:4]) == {Job(rule, rate, 0, 2) for rule in comparison.rules for rate in comparison.rates_of(rule)}
+    assert set(jobs[4:]) == {Job(*at, seed, 6) for at in (('keras.Adam', 0.2), ('powersign', 1.0)) for seed in (0, 1)}
+    assert [run.test_bleu for run in result['powersign']] == [20.0, 21.0]
+    assert json.loads((tmp_path / 'summary.json').read_text())['best rates'] == {'keras.Adam': 0.2, 'powersign': 1.0}
+
+
+def test_what_is_on_file_is_not_trained_again(tmp_path):
+    broken = transfer()
+    broken.evaluator.fails_at = 5
+    with pytest.raises(RunError, match='no more'):
+        broken.run(tmp_path)
+    again = transfer()
+    result = again.run(tmp_path)
+    assert len(again.evaluator.jobs) == 3 and not set(again.evaluator.jobs) & set(broken.evaluator.jobs)
+    once_more = transfer()
+    assert once_more.run(tmp_path) == result and once_more.evaluator.jobs == []
+    longer = transfer(rules=('keras.Adam', 'powersign', 'adam_powersign'))
+    longer.run(tmp_path)
+    assert {job.contender for job in longer.evaluator.jobs} == {'adam_powersign'}
+
+
+def test_a_directory_of_another_model_or_vocabulary_is_refused(tmp_path):
+    transfer().run(tmp_path)
+    other = Transfer(
+        dataclasses.replace(RECIPE, subwords=61), learning_rates=RATES, evaluator=Pretends(), candidate_steps=2
+    )
+    with pytest.raises(
+        RunError, match='another configuration or version: TranslationRecipe.subwords is 60 there and 61'
+    ):
+        other.run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (
+            {'learning_rates': {'keras.Adam': (0.1,), 'others': (1.0, 2.0)}},
+            "'powersign': 2} candidates: each optimizer",
+        ),
+        ({'learning_rates': {'keras.Adam': (0.1,)}}, r"those of 'powersign' are \(\)"),
+        ({'learning_rates': (0.1,)}, r'Transfer.learning_rates = \(0.1,\): must be as'),
+        ({'learning_rates': {'others': (0.0,)}}, 'must be positive numbers'),
+        ({'rules': ('powersign', 'powersign')}, 'none twice'),
+        ({'rules': ('keras.Adams',)}, "keras.optimizers has no 'Adams'"),
+        ({'candidate_steps': 7}, 'Transfer.candidate_steps = 7: a whole training has only 6'),
+        ({'seeds': 0}, 'Transfer.seeds = 0'),
+        ({'evaluator': Pretends}, r'Transfer.evaluator = .*: write @Name\(\)'),
+    ],
+)
+def test_comparisons_that_cannot_be(change, said):
+    with pytest.raises(ValueError, match=said):
+        transfer(**change)
+
+
+def test_text_that_does_not_fit_the_recipe_is_one_line(tmp_path):
+    recipe = dataclasses.replace(RECIPE, subwords=5)
+    for wrong, said in (
+        (recipe, 'a vocabulary of 5: too small'),
+        (dataclasses.replace(RECIPE, bounds=(2, 3)), 'no sentence has at most 3'),
+    ):
+        with pytest.raises(RunError, match=said):
+            Transfer(wrong, learning_rates=RATES, candidate_steps=2, evaluator=InProcess()).run(tmp_path / said)
+
+
+def test_trainings_survive_their_file(tmp_path):
+    jobs = [Job('powersign', 0.3, 0, 2), Job('keras.Adam', 1e-3, 1, 6)]
+    runs = [trained(point(1, float('inf')), point(2, 3.5)), trained(point(6, 2.0), test_bleu=33.25, stopped=True)]
+    store = TranslationStore(tmp_path, {'a': 1})
+    for job, run in zip(jobs, runs, strict=True):
+        store.save(job, run)
+    store.close()
+    assert read_trainings(tmp_path) == {job.key: run for job, run in zip(jobs, runs, strict=True)}
+    with pytest.raises(RunError, match=f'holds no {FILE_NAME}'):
+        read_trainings(tmp_path / 'elsewhere')
+
+
+@pytest.mark.parametrize(
+    ('found', 'steps', 'is_done'),
+    [
+        (None, 2, False),
+        (trained(point(2, 1.0)), 2, True),
+        (trained(point(1, 1.0)), 2, False),
+        (trained(point(6, 1.0)), 6, False),  # not tested yet
+        (trained(point(6, 1.0), test_bleu=1.0), 6, True),
+        (trained(point(1, 1.0), test_bleu=1.0, stopped=True), 6, True),
+    ],
+)
+def test_when_a_job_is_done(found, steps, is_done):
+    assert Job('powersign', 1.0, 0, steps).is_done(found, 6) is is_done
+
+
+def test_the_report_has_table_2_beside_ours(tmp_path):
+    with pytest.raises(RunError, match='holds no'):
+        report.write(tmp_path)
+    transfer().run(tmp_path)
+    page = report.write(tmp_path).read_text()
+    table = (tmp_path / 'table.md').read_text()
+    adam = next(line for line in table.splitlines() if line.startswith('| keras.Adam | 0.2'))
+    cells = [cell.strip() for cell in adam.strip('|').split('|')]
+    assert cells == [
+        *('keras.Adam', '0.2', '2', '2.00 ± 0.00', '1.67 ± 0.01', '20.5 ± 0.7', '2050.0 ± 70.7', '4.0 ± 0.0', '1'),
+        *('1.49', '24.5'),
+    ]
+    assert 'BLEU by sacrebleu: s.' in table and '| keras.Adam | 0.1 | 5.10 |' in table and 'sign(g)' in page
+    assert (tmp_path / 'curves.png').stat().st_size > 10_000
+    (tmp_path / 'summary.json').unlink()
+    with pytest.raises(RunError, match='has not finished'):
+        report.write(tmp_path)
