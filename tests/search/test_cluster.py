@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import ClusterLostError, RunError, cluster, connection, notes
+from nos_tf.search import ClusterLostError, RunError, cluster, notes
 from nos_tf.search.cluster import Cluster
 from nos_tf.search.cluster_config import ClusterConfig
 from nos_tf.search.jobs import Job, Patience
@@ -254,16 +254,6 @@ def test_a_search_without_a_cluster_says_what_is_missing(monkeypatch, free_ports
     listens = socket.create_server(('', int(chief.split(':')[1])))
     with listens, pytest.raises(RunError, match=f'{chief}: another process has this port'):
         Cluster(start_seconds=0.5).start(CHILD, 1)
-
-
-def test_what_listens_but_is_no_server_is_told_in_time():
-    started = time.monotonic()
-    with pytest.raises(RunError, match=r'within 0.2 s not all answered as TensorFlow servers do'):
-        connection._within(0.2, lambda: time.sleep(5))
-    assert time.monotonic() - started < 2
-    with pytest.raises(RunError, match='cannot connect to the cluster: ValueError: no'):
-        connection._within(5, lambda: (_ for _ in ()).throw(ValueError('no')))
-    assert connection._within(5, lambda: 7) == 7
 
 
 def test_a_refusal_says_what_differs():
