@@ -71,7 +71,7 @@ class Gnmt:
         V = 32,000: 79.7 + 100.7 + 2.1 + 65.5 + 32.8 = 280.8 million.
 
         >>> Gnmt().parameters(32_000)
-        280805632
+        280858880
         """
         h, v, layers = self.units, subwords, self.layers
         of_lstm = [4 * h * (inputs + h + 1) for inputs in (h, 2 * h)]

@@ -32,6 +32,7 @@ def lines_of(out):
     return [line.split(':')[0] for line in out.splitlines() if ': step ' in line]
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on_where_it_was(tmp_path):
     short = (
         'Transfer.evaluator = @ProcessPool()',
@@ -71,6 +72,7 @@ def test_mistakes_are_one_line(tmp_path, bindings, said):
     assert code == 2 and said in err and err.count('\n') == 1
 
 
+@pytest.mark.slow
 def test_a_cluster_trains_though_a_worker_is_killed(tmp_path):
     run_dir = tmp_path / 'run'
     command = [

@@ -26,6 +26,7 @@ def without_times(trained):
     return trained._replace(points=tuple(p._replace(tokens_per_second=0, waiting=0) for p in trained.points))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('job', [ADAM, ('drop30_powersign', 0.3, 1)])
 def test_a_training_that_stopped_ends_with_the_same_bits(make, job, tmp_path):
     whole = make()
@@ -60,6 +61,7 @@ def test_powersign_keeps_half_of_what_adam_keeps(make):
     assert make().train('powersign', 0.3, 0, 1).memory == 1.0
 
 
+@pytest.mark.slow
 def test_rates_and_seeds_make_a_difference(make):
     trainer = make()
     jobs = [ADAM, ('keras.Adam', 0.001, 0), ('keras.Adam', 0.01, 1)]
@@ -92,6 +94,7 @@ def test_pairs_that_are_too_long_are_counted_and_translated_all_the_same(make):
     assert len(translations) == 20
 
 
+@pytest.mark.slow
 def test_a_few_sentences_are_learnt_by_heart(make, tmp_path):
     write_files(tmp_path, 12)
     trainer = make(
