@@ -163,9 +163,8 @@ def compare_steps(rounds: int) -> None:
     half = Gnmt(layers=2, units=256, dropout=0.3, bfloat16=True)
     calls['powersign, bfloat16'] = training_step('powersign', half, subwords, source, target)
     found = medians(calls, rounds)
-    print(
-        f'\nTraining steps: {size.parameters(subwords) / 1e6:.1f} million weights, {batch} pairs of {length} tokens each'
-    )
+    millions = size.parameters(subwords) / 1e6
+    print(f'\nTraining steps of {millions:.1f} million weights, {batch} pairs of {length} tokens')
     for name, seconds in found.items():
         print(f'{name:30} {1000 * seconds:8.1f} ms {2 * batch * length / seconds:9,.0f} tokens/s')
     rows = sentences(20 * batch, length, subwords).numpy()
