@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import ClusterLostError, RunError, cluster, notes
+from nos_tf.search import ClusterLostError, RunError, cluster, connection, notes
 from nos_tf.search.cluster import Cluster
 from nos_tf.search.cluster_config import ClusterConfig
 from nos_tf.search.jobs import Job, Patience
@@ -282,7 +282,7 @@ def test_what_was_thrown_away_or_had_no_memory_is_sent_again_but_not_for_ever(un
         unconnected._outcome(JOB, error)
 
 
-@pytest.mark.parametrize('kind', [*cluster.UNREACHABLE, *cluster.BEGUN_ANEW])
+@pytest.mark.parametrize('kind', [*cluster.UNREACHABLE, *connection.BEGUN_ANEW])
 def test_a_lost_parameter_server_asks_for_a_new_cluster(unconnected, kind):
     with pytest.raises(ClusterLostError, match='the parameter server is gone .*the same command goes on'):
         unconnected._outcome(JOB, kind(None, None, '/job:ps is not there'))
