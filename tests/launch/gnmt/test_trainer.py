@@ -97,10 +97,10 @@ def test_a_few_sentences_are_learnt_by_heart(make, tmp_path):
         bounds=(16,),
         network=Gnmt(layers=2, units=64, dropout=0.0, initial=0.2),
         batch_size=12,
-        steps=150,
-        evaluate_every=150,
+        steps=240,
+        evaluate_every=240,
     )
-    trained = trainer.train('keras.Adam', 0.01, 0, 150)
+    trained = trainer.train('keras.Adam', 0.01, 0, 240)
     assert trained.test_bleu > 95 and trained.test_exact > 0.95, trained
 
 
