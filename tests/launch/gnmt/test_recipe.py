@@ -1,12 +1,14 @@
 """What a training is: its schedule, its identity, and what it leaves."""
 
 import dataclasses
+import doctest
 import json
 import math
 
 import keras
 import pytest
 
+from gnmt import model, recipe
 from gnmt.corpora import NumberWords
 from gnmt.model import Gnmt
 from gnmt.recipe import Schedule, Scheduled, perplexity
@@ -76,3 +78,9 @@ def test_a_batch_larger_than_the_text_is_told():
 def test_schedules_that_cannot_be(arguments, said):
     with pytest.raises(ValueError, match=f'Schedule.{said}'):
         Schedule(**arguments)
+
+
+@pytest.mark.parametrize('module', [model, recipe])
+def test_the_examples_in_docstrings(module):
+    failed, attempted = doctest.testmod(module)
+    assert attempted and not failed
