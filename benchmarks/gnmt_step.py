@@ -44,6 +44,7 @@ def stack_of_keras(inputs: tf.Tensor, layers: list, jit: bool) -> Call:
 
     @tf.function(jit_compile=jit, autograph=False)
     def step() -> list[tf.Tensor]:
+        """The gradients of all weights."""
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model(batch) ** 2)
         return tape.gradient(loss, [weight.value for weight in model.trainable_variables])
@@ -62,6 +63,7 @@ def stack_of_ours(inputs: tf.Tensor, units: int, jit: bool) -> Call:
 
     @tf.function(jit_compile=jit, autograph=False)
     def step() -> list[tf.Tensor]:
+        """The gradients of all weights."""
         with tf.GradientTape() as tape:
             x = inputs
             for layer in layers:

@@ -66,9 +66,11 @@ def _loop(projected: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, Callab
     hs, cs, gates = (a.stack() for a in arrays)
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Of both inputs, from that of h."""
         h_before, c_before = (tf.concat([zeros[None], values[:-1]], 0) for values in (hs, cs))
 
         def backward(t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, deltas: tf.TensorArray) -> tuple:
+            """A step back in time."""
             i, f, g, o = tf.split(gates[t], 4, -1)
             squashed = tf.tanh(cs[t])
             dh += upstream[t]
