@@ -37,7 +37,7 @@ class Gnmt:
         units: H of each layer, of each direction, of the embeddings and of the attention.
         dropout: share of the inputs of each layer, and of the softmax, that is zeroed in training.
         initial: weights start uniform between minus and plus this.
-        bfloat16: compute in bfloat16; weights, attention and losses stay in float32.
+        bfloat16: have the matrix products of training in bfloat16; all else, and all that is evaluated, in float32.
 
     Raises:
         ValueError: a value out of range; the message names the binding.
@@ -96,8 +96,8 @@ class Weights(NamedTuple):
 class Memory(NamedTuple):
     """What the decoder attends to."""
 
-    values: tf.Tensor  # [N, S, H]
-    keys: tf.Tensor  # [N, S, H]
+    values: tf.Tensor  # float32 [N, S, H]
+    keys: tf.Tensor  # float32 [N, S, H]
     mask: tf.Tensor  # bool [N, S], whether there is a token
 
 
@@ -135,12 +135,13 @@ class Translator(keras.Model):
         self._softmax = [weight('softmax', h, subwords), weight('softmax_bias', subwords)]
         self.built = True
 
-    def read(self) -> Weights:
-        """The weights as they are now."""
-        dtype = tf.bfloat16 if self.size.bfloat16 else tf.float32
+    def read(self, training: bool = False) -> Weights:
+        """The weights as they are now; vectors stay in float32."""
+        dtype = tf.bfloat16 if training and self.size.bfloat16 else tf.float32
 
         def tensor(variable: Any) -> tf.Tensor:
-            return tf.cast(tf.convert_to_tensor(variable.value), dtype)
+            value = tf.convert_to_tensor(variable.value)
+            return tf.cast(value, dtype) if value.shape.rank > 1 else value
 
         parts = ([LstmWeights(*map(tensor, lstm)) for lstm in stack] for stack in (self._encoder, self._decoder))
         others = (map(tensor, group) for group in (self._embeddings, self._attention, self._softmax))
@@ -152,7 +153,7 @@ class Translator(keras.Model):
     ) -> tf.Tensor:
         """Logits float32 [B, T, V]; `seed`, int32 [2], is of the dropout in training."""
         source, target = inputs
-        weights = self.read()
+        weights = self.read(training)
         drop = _dropout(self.size.dropout, tf.zeros([2], tf.int32) if seed is None else seed) if training else _keep
         memory = encode(weights, source, drop)
         before = tf.concat([tf.fill([tf.shape(target)[0], 1], BEGIN), target[:, :-1]], 1)
@@ -181,13 +182,14 @@ def encode(weights: Weights, source: tf.Tensor, drop: Drop | None = None) -> Mem
         y = sequence(layer, drop(x))
         x = y + x if number >= RESIDUAL_FROM else y
     values = tf.transpose(x, [1, 0, 2])
-    return Memory(values, tf.tensordot(values, weights.key, 1), mask)
+    keys = tf.tensordot(values, weights.key, 1)
+    return Memory(tf.cast(values, tf.float32), tf.cast(keys, tf.float32), mask)
 
 
 def start(weights: Weights, memory: Memory) -> list[LstmState]:
     """The decoder before its first token: zeros, for Wu et al. hand nothing over but what is attended to."""
-    zeros = tf.zeros([tf.shape(memory.mask)[0], weights.query.shape[0]], memory.values.dtype)
-    return [LstmState(zeros, zeros) for _ in weights.decoder]
+    shape = [tf.shape(memory.mask)[0], weights.query.shape[0]]
+    return [LstmState(tf.zeros(shape, weights.query.dtype), tf.zeros(shape)) for _ in weights.decoder]
 
 
 def advance(
@@ -227,7 +229,7 @@ def _bottom(weights: Weights, memory: Memory, x: tf.Tensor) -> tuple[tf.Tensor, 
     """The outputs of the bottom layer of the decoder and the contexts, each [T, B, H]."""
     layer, steps, units = weights.decoder[0], tf.shape(x)[0], x.shape[-1]
     of_words, of_contexts = layer.kernel[:units], layer.kernel[units:]
-    projected = tf.tensordot(x, of_words, 1) + layer.bias
+    projected = tf.cast(tf.tensordot(x, of_words, 1), tf.float32) + layer.bias
     arrays = [tf.TensorArray(x.dtype, steps, element_shape=[None, units]) for _ in range(2)]
 
     def body(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
@@ -242,15 +244,15 @@ def _bottom(weights: Weights, memory: Memory, x: tf.Tensor) -> tuple[tf.Tensor, 
 
 def _attend(weights: Weights, memory: Memory, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Context [N, H] and attention float32 [N, S]: softmax over S of v · tanh(U h + W memory)."""
-    query = (h @ weights.query)[:, tf.newaxis]
-    energy = tf.cast(tf.linalg.matvec(tf.tanh(memory.keys + query), weights.energy), tf.float32)
+    query = tf.cast(h @ weights.query, tf.float32)[:, tf.newaxis]
+    energy = tf.linalg.matvec(tf.tanh(memory.keys + query), weights.energy)
     attention = tf.nn.softmax(tf.where(memory.mask, energy, _MINUS_INFINITY))
-    context = tf.cast(attention, h.dtype)[:, tf.newaxis] @ memory.values
-    return context[:, 0], attention
+    context = attention[:, tf.newaxis] @ memory.values
+    return tf.cast(context[:, 0], h.dtype), attention
 
 
 def _logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.tensordot(x, weights.softmax, 1) + weights.bias, tf.float32)
+    return tf.cast(tf.tensordot(x, weights.softmax, 1), tf.float32) + weights.bias
 
 
 def _keep(x: tf.Tensor) -> tf.Tensor:

@@ -116,11 +116,25 @@ def test_dropout_is_of_training_and_follows_from_its_seed(model):
     np.testing.assert_array_equal(losses(), plain.losses_of(SOURCE, TARGET, training=True, seed=tf.constant([1, 2])))
 
 
-def test_bfloat16_is_close(model):
-    half = Gnmt(3, 8, initial=0.5, bfloat16=True).model(V, 1)
-    losses = half.losses_of(SOURCE, TARGET)
-    assert losses.dtype == tf.float32 and all(w.dtype == 'float32' for w in half.trainable_variables)
-    np.testing.assert_allclose(losses, model.losses_of(SOURCE, TARGET), rtol=0.03, atol=0.03)
+def test_bfloat16_is_close_and_for_training_alone(model):
+    half = Gnmt(3, 8, dropout=0.0, initial=0.5, bfloat16=True).model(V, 1)
+    exact, rounded = (half.losses_of(SOURCE, TARGET, training=training) for training in (False, True))
+    assert rounded.dtype == tf.float32 and all(w.dtype == 'float32' for w in half.trainable_variables)
+    np.testing.assert_array_equal(exact, model.losses_of(SOURCE, TARGET))
+    np.testing.assert_allclose(rounded, exact, rtol=0.03, atol=0.03)
+    assert not np.array_equal(rounded, exact)
+
+
+def test_gradients_in_bfloat16_are_close():
+    found = []
+    for bfloat16 in (False, True):
+        model = Gnmt(3, 8, dropout=0.0, initial=0.5, bfloat16=bfloat16).model(V, 1)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model.losses_of(SOURCE, TARGET, training=True))
+        gradients = tape.gradient(loss, [weight.value for weight in model.trainable_variables])
+        found.append(np.concatenate([tf.reshape(g, [-1]) for g in map(tf.convert_to_tensor, gradients)]))
+    exact, rounded = found
+    assert 0 < np.linalg.norm(rounded - exact) < 0.03 * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize(
