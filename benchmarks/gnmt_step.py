@@ -10,6 +10,7 @@ take turns. `--full` builds the network of gin/gnmt_wmt14.gin, and trains it for
 """
 
 import argparse
+import dataclasses
 import os
 import random
 import resource
@@ -22,15 +23,21 @@ from pathlib import Path
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'launch'))
 
+import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from gnmt import corpora as _corpora  # noqa: F401  (gin files name what these modules register)
+from gnmt import places as _places  # noqa: F401
+from gnmt import transfer as _transfer  # noqa: F401
 from gnmt.model import Gnmt
+from gnmt.recipe import TranslationRecipe
 from gnmt.recurrent import LstmWeights, sequence
 from gnmt.text import END, Encoded, batches
 from nos_tf.optimizers.contender import Contender
 
+ROOT = Path(__file__).resolve().parents[1]
 LAYERS = 2
 RULES = ('keras.Adam', 'powersign')
 Call = Callable[[], object]
@@ -159,10 +166,11 @@ def compare_layers(units: int, batch: int, length: int, rounds: int, threads: in
 
 def compare_steps(rounds: int) -> None:
     """Prints the table of whole steps, and how fast batches come."""
-    size, subwords, batch, length = Gnmt(layers=2, units=256, dropout=0.3), 4000, 128, 16
+    recipe = configured('gin/gnmt_multi30k.gin', "TextFiles.directory = '.'")
+    subwords, batch, length = recipe.subwords, recipe.batch_size, 16
+    size, half = (dataclasses.replace(recipe.network, bfloat16=bfloat16) for bfloat16 in (False, True))
     source, target = (sentences(batch, length, subwords) for _ in range(2))
     calls = {rule: training_step(rule, size, subwords, source, target) for rule in RULES}
-    half = Gnmt(layers=2, units=256, dropout=0.3, bfloat16=True)
     calls['powersign, bfloat16'] = training_step('powersign', half, subwords, source, target)
     found = medians(calls, rounds)
     millions = size.parameters(subwords) / 1e6
@@ -177,9 +185,18 @@ def compare_steps(rounds: int) -> None:
     print(f'{"a batch from the pipeline":30} {1000 * seconds:8.1f} ms {2 * batch * length / seconds:9,.0f} tokens/s')
 
 
+def configured(gin_file: str, *bindings: str) -> TranslationRecipe:
+    """What a configuration of launch/gnmt/train.py trains."""
+    gin.clear_config()
+    gin.add_config_file_search_path(str(ROOT))
+    gin.parse_config_files_and_bindings([gin_file], list(bindings))
+    return gin.get_configurable(TranslationRecipe)()
+
+
 def train_full_model() -> None:
     """Prints what two steps of the paper's network need."""
-    size, subwords, batch, length = Gnmt(), 32_000, 8, 10
+    recipe = configured('gin/gnmt_wmt14.gin')
+    size, subwords, batch, length = recipe.network, recipe.subwords, 8, 10
     source, target = (sentences(batch, length, subwords) for _ in range(2))
     for rule in RULES[1:]:
         step = training_step(rule, size, subwords, source, target)

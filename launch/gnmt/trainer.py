@@ -5,12 +5,11 @@ taken up from its checkpoint ends with the same bits as one that never stopped. 
 the weights when it is ready, as the paper's twelve did: no two runs are the same.
 """
 
-import contextlib
 import hashlib
 import math
+import multiprocessing
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,13 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from gnmt.corpora import Pairs
-from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe, perplexity
+from gnmt.recipe import Point, Trained, TranslationRecipe, perplexity
+from gnmt.state import IDS, State
 from gnmt.text import Vocabulary, batches, bleu, encode
 from nos_tf.optimizers.contender import Contender
 
 SAMPLES = 5  # validation sentences that TensorBoard shows
 TRANSLATED_AT_ONCE = 100
-IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)
-
-Batch = tuple[tf.Tensor, tf.Tensor]
 
 
 @dataclass
@@ -70,7 +67,10 @@ class TranslatorTrainer:
         )
         self.corpus = corpus
         self.dropped = {'train': self.train_set.dropped, 'validation': self._validation_set.dropped}
-        self._state: tuple[tuple[str, float, int], _State] | None = None
+        if any(self.dropped.values()) and multiprocessing.parent_process() is None:  # one of a pool is enough
+            left_out = ' and '.join(f'{count:,} of {part}' for part, count in self.dropped.items())
+            print(f'{corpus.name}: left out, with more than {recipe.longest} tokens: {left_out}', flush=True)
+        self._state: tuple[tuple[str, float, int], State] | None = None
 
     def train(self, contender: str, rate: float, seed: int, steps: int) -> Trained:
         """Trains until there have been so many steps in all, validation gets no better, or it diverges.
@@ -82,10 +82,7 @@ class TranslatorTrainer:
             steps: of which those in the checkpoint have been done.
         """
         key = (contender, rate, seed)
-        if self._state is None or self._state[0] != key:
-            self._state = None  # before the next is made: two may not fit
-            self._state = key, _State(self, Contender(contender), rate, seed)
-        state = self._state[1]
+        state = self.state(*key)
         folder = f'{"".join(c if c.isalnum() or c in ".-_" else "_" for c in contender)}/{rate:g}-{seed}'
         path = self.checkpoint(*key)
         trained = state.restore(path)
@@ -102,6 +99,21 @@ class TranslatorTrainer:
             trained = self._tested(state, trained)
         return trained
 
+    def state(self, contender: str, rate: float, seed: int) -> State:
+        """That of a training; the last one is kept, so that going on needs no new trace."""
+        key = (contender, rate, seed)
+        if self._state is None or self._state[0] != key:
+            self._state = None  # before the next is made: two may not fit
+            state = State(
+                self.recipe,
+                self.vocabulary.size,
+                *(Contender(contender), rate, seed),
+                batches_of=lambda epoch: self.batches_of(epoch, seed),
+                coordinator=self._coordinator,
+            )
+            self._state = key, state
+        return self._state[1]
+
     def checkpoint(self, contender: str, rate: float, seed: int) -> Path:
         """Where the state of a training lies."""
         name = hashlib.sha256(f'{contender}\n{rate!r}\n{seed}'.encode()).hexdigest()[:16]
@@ -113,7 +125,7 @@ class TranslatorTrainer:
         order = random.permutation(len(self.train_set.source))
         return batches(self.train_set, self.recipe.batch_size, self.recipe.bounds, order)
 
-    def _to_next_point(self, state: '_State', trained: Trained, steps: int) -> Trained:
+    def _to_next_point(self, state: State, trained: Trained, steps: int) -> Trained:
         begun, waited = time.monotonic(), 0.0
         state.forget_losses()
         while state.steps < steps:
@@ -165,7 +177,7 @@ class TranslatorTrainer:
                 found[row] = text
         return found
 
-    def _tested(self, state: '_State', trained: Trained) -> Trained:
+    def _tested(self, state: State, trained: Trained) -> Trained:
         """With what the best weights make of the test set."""
         if trained.diverged:
             return trained._replace(test_bleu=0.0, test_exact=0.0)
@@ -174,126 +186,6 @@ class TranslatorTrainer:
         score, signature = bleu(translations, test.target)
         right = _exact(translations, test.target)
         return trained._replace(test_bleu=score, test_exact=right, signature=signature)
-
-
-class _State:
-    """A model with its optimizer, and how far it has come."""
-
-    def __init__(self, trainer: TranslatorTrainer, contender: Contender, rate: float, seed: int) -> None:
-        self._trainer, self._recipe, self._seed = trainer, trainer.recipe, seed
-        self._coordinator = trainer._coordinator
-        strategy = self._coordinator.strategy if self._coordinator else None
-        with strategy.scope() if strategy else contextlib.nullcontext():
-            self._model = self._new_model()
-            self._optimizer = contender.optimizer(Scheduled(rate, self._recipe.schedule), seed)
-            self._optimizer.build(self._model.trainable_variables)
-            self._seen = tf.Variable(tf.zeros([3], tf.float64), trainable=False)  # loss, target and source tokens
-        if strategy:
-            _count_atomically(self._optimizer)
-        self._copy = self._new_model() if strategy else self._model  # of the weights, in this process
-        weights = self._model.trainable_variables
-        self._variables = [*weights, *self._optimizer.variables]
-        self._start = list(map(_array, self._variables))
-        kept = sum(math.prod(v.shape) for v in self._optimizer.variables if len(v.shape))
-        self.memory = kept / sum(math.prod(v.shape) for v in weights)
-        self._step = tf.function(self._run(strategy), [IDS, IDS, SEED], autograph=False)
-
-    def _new_model(self) -> keras.Model:
-        return self._recipe.network.model(self._trainer.vocabulary.size, self._seed)
-
-    def _run(self, strategy: Any) -> Callable[..., None]:
-        if strategy is None:
-            return self._update
-        return lambda *batch: strategy.run(self._update, args=batch)
-
-    def _update(self, source: tf.Tensor, target: tf.Tensor, seed: tf.Tensor) -> None:
-        """One step, wherever it runs."""
-        weights = self._model.trainable_variables
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(self._model.losses_of(source, target, training=True, seed=seed))
-            of_sentence = loss / tf.cast(tf.shape(source)[0], tf.float32)
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(of_sentence, [weight.value for weight in weights])]
-        gradients, _ = tf.clip_by_global_norm(gradients, self._recipe.clip_norm)
-        self._optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        tokens = [tf.math.count_nonzero(side, dtype=tf.int32) for side in (target, source)]
-        self._seen.assign_add(tf.cast(tf.stack([loss, *(tf.cast(n, tf.float32) for n in tokens)]), tf.float64))
-
-    def update(self, source: tf.Tensor, target: tf.Tensor) -> None:
-        """One step, or the request to some worker to do it."""
-        arguments = (source, target, tf.constant([self._seed, self.steps], tf.int32))
-        if self._coordinator:
-            self._coordinator.schedule(self._step, args=arguments)
-        else:
-            self._step(*arguments)
-        self.steps += 1
-
-    def next_batch(self) -> Batch:
-        """The batches of all epochs, one after the other."""
-        while True:
-            with contextlib.suppress(StopIteration):
-                batch = next(self._batches)
-                self._batch += 1
-                return batch
-            self._open_epoch(self._epoch + 1, 0)
-
-    def _open_epoch(self, epoch: int, batch: int) -> None:
-        self._epoch, self._batch = epoch, batch
-        self._batches: Iterator[Batch] = iter(self._trainer.batches_of(epoch, self._seed).skip(batch))
-
-    def forget_losses(self) -> None:
-        """Begins to add them up anew."""
-        self._seen.assign(tf.zeros([3], tf.float64))
-
-    def losses(self) -> tuple[float, float, float]:
-        """Loss, target tokens and source tokens since then, once all that was asked for is done."""
-        if self._coordinator:
-            self._coordinator.join()
-        loss, target, source = self._seen.numpy().tolist()
-        return loss, target, source
-
-    def readable_model(self) -> keras.Model:
-        """The model as it is now, with weights in this process."""
-        if self._copy is not self._model:
-            _assign(self._copy.trainable_variables, map(_array, self._model.trainable_variables))
-        return self._copy
-
-    def keep_as_best(self) -> None:
-        """Keeps the weights as they are now."""
-        self._best = list(map(_array, self.readable_model().trainable_variables))
-
-    def best_model(self) -> keras.Model:
-        """The model with the weights that were kept; it is not to be trained on."""
-        _assign(self._copy.trainable_variables, self._best)
-        return self._copy
-
-    def save(self, path: Path, trained: Trained) -> None:
-        """Writes a checkpoint whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix('.draft')
-        arrays = {f'v{i}': _array(variable) for i, variable in enumerate(self._variables)}
-        arrays |= {f'b{i}': value for i, value in enumerate(self._best)}
-        arrays['at'] = np.array([self.steps, self._epoch, self._batch])
-        arrays['points'] = np.array(trained.points)
-        arrays['over'] = np.array([trained.diverged, trained.stopped])
-        with open(draft, 'wb') as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take each for allow_pickle
-        draft.replace(path)
-
-    def restore(self, path: Path) -> Trained:
-        """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is none."""
-        values, best, at = self._start, self._start[: len(self._model.trainable_variables)], (0, 0, 0)
-        trained = Trained((), False, False, None, None, '', self.memory)
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as file:
-            points = tuple(Point(int(step), *rest) for step, *rest in file['points'].tolist())
-            diverged, stopped = file['over'].tolist()
-            found = [file[f'v{i}'] for i in range(len(values))], [file[f'b{i}'] for i in range(len(best))]
-            at = file['at'].tolist()
-            (values, best), trained = found, trained._replace(points=points, diverged=diverged, stopped=stopped)
-        _assign(self._variables, values)
-        self._best = best
-        self.steps = at[0]
-        self._open_epoch(*at[1:])
-        return trained
 
 
 def _samples(pairs: Pairs, translations: Sequence[str]) -> str:
@@ -305,21 +197,6 @@ def _samples(pairs: Pairs, translations: Sequence[str]) -> str:
 
 def _exact(translations: Sequence[str], references: Sequence[str]) -> float:
     return float(np.mean([ours == theirs for ours, theirs in zip(translations, references, strict=True)]))
-
-
-def _array(variable: Any) -> np.ndarray:
-    return np.array(keras.ops.convert_to_numpy(variable))
-
-
-def _assign(variables: Any, values: Any) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-def _count_atomically(optimizer: keras.optimizers.Optimizer) -> None:
-    """Has the steps of several workers all counted: Keras reads, adds and writes; the variable of TensorFlow adds."""
-    counter = optimizer.iterations
-    counter.assign_add = lambda value: counter.value.assign_add(tf.cast(value, counter.value.dtype))
 
 
 def _evaluated(model: keras.Model) -> Callable[..., tf.Tensor]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from gnmt import trainer as module
 from gnmt.corpora import TextFiles
 from gnmt.model import Gnmt
+from gnmt.state import count_atomically
 from gnmt.trainer import Course
 from tests.launch.gnmt.small import RECIPE, write_files
 
@@ -80,8 +81,11 @@ def test_a_damaged_checkpoint_is_none(make):
     assert without_times(again) == without_times(expected)
 
 
-def test_pairs_that_are_too_long_are_counted_and_translated_all_the_same(make):
+def test_pairs_that_are_too_long_are_counted_and_translated_all_the_same(make, capsys):
     trainer = make(bounds=(8, 12))
+    train, validation = trainer.dropped['train'], trainer.dropped['validation']
+    said = f'number words: left out, with more than 12 tokens: {train} of train and {validation} of validation\n'
+    assert capsys.readouterr().out == said
     lengths = [max(map(len, pair)) for pair in zip(*map(trainer.vocabulary.encode, trainer.corpus.train), strict=True)]
     assert trainer.dropped['train'] == sum(length > 12 for length in lengths) > 0
     translations = trainer.translate(Gnmt(2, 16).model(trainer.vocabulary.size, 0), trainer.corpus.test.source)
@@ -120,8 +124,8 @@ def test_tensorboard_gets_all(make):
 def test_steps_of_several_workers_are_all_counted(make):
     """Keras reads, adds and writes, so that two at a time may count as one."""
     trainer = make()
-    state = module._State(trainer, module.Contender('powersign'), 0.1, 0)
-    module._count_atomically(state._optimizer)
+    state = trainer.state('powersign', 0.1, 0)
+    count_atomically(state._optimizer)
     state.restore(trainer.checkpoint('powersign', 0.1, 0))
     for _ in range(3):
         state.update(*state.next_batch())

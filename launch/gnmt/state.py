@@ -1,0 +1,175 @@
+"""A translator under training: weights, optimizer, the batch that comes next, and the checkpoint of all that."""
+
+import contextlib
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe
+from nos_tf.optimizers.contender import Contender
+
+IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)
+
+Batch = tuple[tf.Tensor, tf.Tensor]
+"""Source and target, int32 [B, S] and [B, T]."""
+
+
+class State:
+    """A model with its optimizer, and how far it has come.
+
+    Args:
+        recipe: what to do.
+        subwords: V of the vocabulary.
+        contender: the optimizer.
+        rate: its learning rate, which the schedule multiplies.
+        seed: of weights, batches and dropout.
+        batches_of: those of the epoch with that number, from 0.
+        coordinator: of parameter servers; None for this process.
+    """
+
+    def __init__(
+        self,
+        recipe: TranslationRecipe,
+        subwords: int,
+        contender: Contender,
+        rate: float,
+        seed: int,
+        *,
+        batches_of: Callable[[int], tf.data.Dataset],
+        coordinator: Any = None,
+    ) -> None:
+        self._recipe, self._subwords, self._seed = recipe, subwords, seed
+        self._batches_of, self._coordinator = batches_of, coordinator
+        strategy = coordinator.strategy if coordinator else None
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            self._model = self._new_model()
+            self._optimizer = contender.optimizer(Scheduled(rate, self._recipe.schedule), seed)
+            self._optimizer.build(self._model.trainable_variables)
+            self._seen = tf.Variable(tf.zeros([3], tf.float64), trainable=False)  # loss, target and source tokens
+        if strategy:
+            count_atomically(self._optimizer)
+        self._copy = self._new_model() if strategy else self._model  # of the weights, in this process
+        weights = self._model.trainable_variables
+        self._variables = [*weights, *self._optimizer.variables]
+        self._start = list(map(_array, self._variables))
+        kept = sum(math.prod(v.shape) for v in self._optimizer.variables if len(v.shape))
+        self.memory = kept / sum(math.prod(v.shape) for v in weights)
+        self._step = tf.function(self._run(strategy), [IDS, IDS, SEED], autograph=False)
+
+    def _new_model(self) -> keras.Model:
+        return self._recipe.network.model(self._subwords, self._seed)
+
+    def _run(self, strategy: Any) -> Callable[..., None]:
+        if strategy is None:
+            return self._update
+        return lambda *batch: strategy.run(self._update, args=batch)
+
+    def _update(self, source: tf.Tensor, target: tf.Tensor, seed: tf.Tensor) -> None:
+        """One step, wherever it runs."""
+        weights = self._model.trainable_variables
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(self._model.losses_of(source, target, training=True, seed=seed))
+            of_sentence = loss / tf.cast(tf.shape(source)[0], tf.float32)
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(of_sentence, [weight.value for weight in weights])]
+        gradients, _ = tf.clip_by_global_norm(gradients, self._recipe.clip_norm)
+        self._optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        tokens = [tf.math.count_nonzero(side, dtype=tf.int32) for side in (target, source)]
+        self._seen.assign_add(tf.cast(tf.stack([loss, *(tf.cast(n, tf.float32) for n in tokens)]), tf.float64))
+
+    def update(self, source: tf.Tensor, target: tf.Tensor) -> None:
+        """One step, or the request to some worker to do it."""
+        arguments = (source, target, tf.constant([self._seed, self.steps], tf.int32))
+        if self._coordinator:
+            self._coordinator.schedule(self._step, args=arguments)
+        else:
+            self._step(*arguments)
+        self.steps += 1
+
+    def next_batch(self) -> Batch:
+        """The batches of all epochs, one after the other."""
+        while True:
+            with contextlib.suppress(StopIteration):
+                batch = next(self._batches)
+                self._batch += 1
+                return batch
+            self._open_epoch(self._epoch + 1, 0)
+
+    def _open_epoch(self, epoch: int, batch: int) -> None:
+        self._epoch, self._batch = epoch, batch
+        self._batches: Iterator[Batch] = iter(self._batches_of(epoch).skip(batch))
+
+    def forget_losses(self) -> None:
+        """Begins to add them up anew."""
+        self._seen.assign(tf.zeros([3], tf.float64))
+
+    def losses(self) -> tuple[float, float, float]:
+        """Loss, target tokens and source tokens since then, once all that was asked for is done."""
+        if self._coordinator:
+            self._coordinator.join()
+        loss, target, source = self._seen.numpy().tolist()
+        return loss, target, source
+
+    def readable_model(self) -> keras.Model:
+        """The model as it is now, with weights in this process."""
+        if self._copy is not self._model:
+            _assign(self._copy.trainable_variables, map(_array, self._model.trainable_variables))
+        return self._copy
+
+    def keep_as_best(self) -> None:
+        """Keeps the weights as they are now."""
+        self._best = list(map(_array, self.readable_model().trainable_variables))
+
+    def best_model(self) -> keras.Model:
+        """The model with the weights that were kept; it is not to be trained on."""
+        _assign(self._copy.trainable_variables, self._best)
+        return self._copy
+
+    def save(self, path: Path, trained: Trained) -> None:
+        """Writes a checkpoint whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix('.draft')
+        arrays = {f'v{i}': _array(variable) for i, variable in enumerate(self._variables)}
+        arrays |= {f'b{i}': value for i, value in enumerate(self._best)}
+        arrays['at'] = np.array([self.steps, self._epoch, self._batch])
+        arrays['points'] = np.array(trained.points)
+        arrays['over'] = np.array([trained.diverged, trained.stopped])
+        with open(draft, 'wb') as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take each for allow_pickle
+        draft.replace(path)
+
+    def restore(self, path: Path) -> Trained:
+        """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is none."""
+        values, best, at = self._start, self._start[: len(self._model.trainable_variables)], (0, 0, 0)
+        trained = Trained((), False, False, None, None, '', self.memory)
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as file:
+            points = tuple(Point(int(step), *rest) for step, *rest in file['points'].tolist())
+            diverged, stopped = file['over'].tolist()
+            found = [file[f'v{i}'] for i in range(len(values))], [file[f'b{i}'] for i in range(len(best))]
+            at = file['at'].tolist()
+            (values, best), trained = found, trained._replace(points=points, diverged=diverged, stopped=stopped)
+        _assign(self._variables, values)
+        self._best = best
+        self.steps = at[0]
+        self._open_epoch(*at[1:])
+        return trained
+
+
+def _array(variable: Any) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def _assign(variables: Any, values: Any) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def count_atomically(optimizer: keras.optimizers.Optimizer) -> None:
+    """Has the steps of several workers all counted: Keras reads, adds and writes; the variable of TensorFlow adds."""
+    counter = optimizer.iterations
+    counter.assign_add = lambda value: counter.value.assign_add(tf.cast(value, counter.value.dtype))
