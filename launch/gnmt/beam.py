@@ -10,7 +10,8 @@ from typing import NamedTuple
 import gin
 import tensorflow as tf
 
-from gnmt.model import Memory, Weights, advance, encode, start
+from gnmt.attention import Memory
+from gnmt.model import Weights, advance, encode, start
 from gnmt.recurrent import LstmState
 from gnmt.text import BEGIN, END, PAD
 from nos_tf.tasks.checks import check_counts

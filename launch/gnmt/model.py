@@ -17,12 +17,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from gnmt.attention import AttentionWeights, Memory, attend, attended, remember
 from gnmt.recurrent import LstmState, LstmWeights, sequence, step
 from gnmt.text import BEGIN, PAD
 from nos_tf.tasks.checks import check_counts
 
 RESIDUAL_FROM = 3  # the number of the first layer whose input is added to its output
-_MINUS_INFINITY = -1e9
 
 Drop = Callable[[tf.Tensor], tf.Tensor]
 
@@ -86,19 +86,9 @@ class Weights(NamedTuple):
     target: tf.Tensor  # [V, H]
     encoder: list[LstmWeights]  # forwards, backwards, and the layers above
     decoder: list[LstmWeights]
-    query: tf.Tensor  # [H, H]
-    key: tf.Tensor  # [H, H]
-    energy: tf.Tensor  # [H]
+    attention: AttentionWeights
     softmax: tf.Tensor  # [H, V]
     bias: tf.Tensor  # [V]
-
-
-class Memory(NamedTuple):
-    """What the decoder attends to."""
-
-    values: tf.Tensor  # float32 [N, S, H]
-    keys: tf.Tensor  # float32 [N, S, H]
-    mask: tf.Tensor  # bool [N, S], whether there is a token
 
 
 class Translator(keras.Model):
@@ -146,7 +136,9 @@ class Translator(keras.Model):
         parts = ([LstmWeights(*map(tensor, lstm)) for lstm in stack] for stack in (self._encoder, self._decoder))
         others = (map(tensor, group) for group in (self._embeddings, self._attention, self._softmax))
         embeddings, attention, softmax = others
-        return Weights(*embeddings, *parts, *attention, *softmax)
+        source, target = embeddings
+        encoder, decoder = parts
+        return Weights(source, target, encoder, decoder, AttentionWeights(*attention), *softmax)
 
     def call(
         self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False, seed: tf.Tensor | None = None
@@ -181,15 +173,14 @@ def encode(weights: Weights, source: tf.Tensor, drop: Drop | None = None) -> Mem
     for number, layer in enumerate(above, start=2):
         y = sequence(layer, drop(x))
         x = y + x if number >= RESIDUAL_FROM else y
-    values = tf.transpose(x, [1, 0, 2])
-    keys = tf.tensordot(values, weights.key, 1)
-    return Memory(tf.cast(values, tf.float32), tf.cast(keys, tf.float32), mask)
+    return remember(weights.attention, tf.transpose(x, [1, 0, 2]), mask)
 
 
 def start(weights: Weights, memory: Memory) -> list[LstmState]:
     """The decoder before its first token: zeros, for Wu et al. hand nothing over but what is attended to."""
-    shape = [tf.shape(memory.mask)[0], weights.query.shape[0]]
-    return [LstmState(tf.zeros(shape, weights.query.dtype), tf.zeros(shape)) for _ in weights.decoder]
+    count = tf.shape(memory.mask)[0]
+    shapes = ([count, layer.recurrent.shape[0]] for layer in weights.decoder)
+    return [LstmState(tf.zeros(shape, weights.softmax.dtype), tf.zeros(shape)) for shape in shapes]
 
 
 def advance(
@@ -206,7 +197,7 @@ def advance(
     Returns:
         logits float32 [N, V] of the next, the new states, and to what it attended, float32 [N, S].
     """
-    context, attention = _attend(weights, memory, states[0].h)
+    context, attention = attend(weights.attention, memory, states[0].h)
     x, found = tf.gather(weights.target, tokens), []
     for number, (layer, state) in enumerate(zip(weights.decoder, states, strict=True), start=1):
         state = step(layer, tf.concat([x, context], -1), state)
@@ -218,37 +209,11 @@ def advance(
 def _decode(weights: Weights, memory: Memory, before: tf.Tensor, drop: Drop) -> tf.Tensor:
     """What the softmax reads, [B, T, H], where `before` [B, T] are the tokens before each."""
     x = drop(tf.gather(weights.target, tf.transpose(before)))
-    x, contexts = _bottom(weights, memory, x)
+    x, contexts = attended(weights.attention, memory, weights.decoder[0], x)
     for number, layer in enumerate(weights.decoder[1:], start=2):
         y = sequence(layer, drop(tf.concat([x, contexts], -1)))
         x = y + x if number >= RESIDUAL_FROM else y
     return tf.transpose(drop(x), [1, 0, 2])
-
-
-def _bottom(weights: Weights, memory: Memory, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The outputs of the bottom layer of the decoder and the contexts, each [T, B, H]."""
-    layer, steps, units = weights.decoder[0], tf.shape(x)[0], x.shape[-1]
-    of_words, of_contexts = layer.kernel[:units], layer.kernel[units:]
-    projected = tf.cast(tf.tensordot(x, of_words, 1), tf.float32) + layer.bias
-    arrays = [tf.TensorArray(x.dtype, steps, element_shape=[None, units]) for _ in range(2)]
-
-    def body(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
-        context, _ = _attend(weights, memory, h)
-        state = step(LstmWeights(of_contexts, layer.recurrent, projected[t]), context, LstmState(h, c))
-        return t + 1, *state, *(a.write(t, v) for a, v in zip(arrays, (state.h, context), strict=True))
-
-    first = start(weights, memory)[0]
-    *_, hs, contexts = tf.while_loop(lambda t, *_: t < steps, body, (0, *first, *arrays), parallel_iterations=1)
-    return hs.stack(), contexts.stack()
-
-
-def _attend(weights: Weights, memory: Memory, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Context [N, H] and attention float32 [N, S]: softmax over S of v · tanh(U h + W memory)."""
-    query = tf.cast(h @ weights.query, tf.float32)[:, tf.newaxis]
-    energy = tf.linalg.matvec(tf.tanh(memory.keys + query), weights.energy)
-    attention = tf.nn.softmax(tf.where(memory.mask, energy, _MINUS_INFINITY))
-    context = attention[:, tf.newaxis] @ memory.values
-    return tf.cast(context[:, 0], h.dtype), attention
 
 
 def _logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:

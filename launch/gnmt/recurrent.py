@@ -30,7 +30,7 @@ class LstmState(NamedTuple):
 def step(weights: LstmWeights, inputs: tf.Tensor, state: LstmState) -> LstmState:
     """One step for inputs [N, I]."""
     z = tf.cast(inputs @ weights.kernel + state.h @ weights.recurrent, tf.float32) + weights.bias
-    h, c = _cell(z, state.c)[0]
+    h, c = cell(z, state.c)[0]
     return LstmState(tf.cast(h, inputs.dtype), c)
 
 
@@ -39,12 +39,23 @@ def sequence(weights: LstmWeights, inputs: tf.Tensor) -> tf.Tensor:
     return _loop(tf.tensordot(inputs, weights.kernel, 1), weights.recurrent, weights.bias)
 
 
-def _cell(z: tf.Tensor, c: tf.Tensor) -> tuple[LstmState, tf.Tensor]:
+def cell(z: tf.Tensor, c: tf.Tensor) -> tuple[LstmState, tf.Tensor]:
     """The new state and the gates [N, 4H], from what goes into the gates."""
     i, f, g, o = tf.split(z, 4, -1)
     i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
     c = f * c + i * g
     return LstmState(o * tf.tanh(c), c), tf.concat([i, f, g, o], -1)
+
+
+def cell_gradient(
+    gates: tf.Tensor, c_before: tf.Tensor, c: tf.Tensor, upstream: LstmState
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradients of what goes into the gates, [N, 4H], and of the cell before, from those of the new state."""
+    i, f, g, o = tf.split(gates, 4, -1)
+    squashed = tf.tanh(c)
+    dc = upstream.c + upstream.h * o * (1 - squashed * squashed)
+    of_gates = dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g)
+    return tf.concat([*of_gates, upstream.h * squashed * o * (1 - o)], -1), dc * f
 
 
 @tf.custom_gradient
@@ -60,7 +71,7 @@ def _loop(projected: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor) -> tuple[
         return tf.TensorArray(dtype, steps, element_shape=[None, width])
 
     def forward(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
-        (h, c), gates = _cell(tf.cast(projected[t] + h @ recurrent, tf.float32) + bias, c)
+        (h, c), gates = cell(tf.cast(projected[t] + h @ recurrent, tf.float32) + bias, c)
         h = tf.cast(h, dtype)
         return t + 1, h, c, *(a.write(t, v) for a, v in zip(arrays, (h, c, gates), strict=True))
 
@@ -76,16 +87,12 @@ def _loop(projected: tf.Tensor, recurrent: tf.Tensor, bias: tf.Tensor) -> tuple[
 
         def backward(t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, of_bias: tf.Tensor, deltas: tf.TensorArray) -> tuple:
             """A step back in time."""
-            i, f, g, o = tf.split(gates[t], 4, -1)
-            squashed = tf.tanh(cs[t])
-            dh = tf.cast(dh + upstream[t], tf.float32)
-            dc += dh * o * (1 - squashed * squashed)
-            of_gates = dc * g * i * (1 - i), dc * c_before[t] * f * (1 - f), dc * i * (1 - g * g)
-            delta = tf.concat([*of_gates, dh * squashed * o * (1 - o)], -1)
+            upstream_h = tf.cast(dh + upstream[t], tf.float32)
+            delta, dc = cell_gradient(gates[t], c_before[t], cs[t], LstmState(upstream_h, dc))
             of_bias += tf.reduce_sum(delta, 0)
             delta = tf.cast(delta, dtype)
             dh = tf.matmul(delta, recurrent, transpose_b=True)
-            return t - 1, dh, dc * f, of_bias, deltas.write(t, delta)
+            return t - 1, dh, dc, of_bias, deltas.write(t, delta)
 
         start = (steps - 1, h_zeros, c_zeros, tf.zeros_like(bias), array(4 * units, dtype))
         *_, of_bias, deltas = tf.while_loop(lambda t, *_: t >= 0, backward, start, parallel_iterations=1)
