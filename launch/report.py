@@ -1,4 +1,4 @@
-"""Draws the report of a finished search or comparison anew.
+"""Draws the report of a search, finished or under way, or of a comparison anew.
 
 python launch/report.py --run_dir runs/quickstart
 """

@@ -7,14 +7,14 @@ test accuracy where that was.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import accuracy_curves
-from nos_tf.report.page import image, markdown, paragraph, table, write_page
+from nos_tf.report.page import Section, image, write_page
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.search import RunError
 from nos_tf.search.comparison import Standing, score, standings
@@ -23,13 +23,6 @@ from nos_tf.tasks.recipe import Trained
 
 DRAWN = 8  # optimizers, where those of the paper's figures are not all there
 SUMMARY = 'summary.json'
-
-
-class _Table(NamedTuple):
-    title: str
-    says: str
-    head: list[str]
-    rows: list[list[str]]
 
 
 def write(run_dir: Path) -> Path:
@@ -55,18 +48,18 @@ def write(run_dir: Path) -> Path:
     (run_dir / 'curves.png').write_bytes(picture)
     tables = list(_tables(done, ranked, summary))
     (run_dir / 'tables.md').write_text(
-        '\n'.join(
-            f'### {title}\n\n{says}\n\n{markdown(head, rows, range(1, len(head)))}'
-            for title, says, head, rows in tables
-        ),
+        '\n'.join(section.markdown() for section in tables),
         encoding='utf-8',
     )
-    body = [image(picture, 'validation and test accuracy by epoch')]
-    for title, says, head, rows in tables:
-        body += [f'<h2>{title}</h2>', paragraph(says), table(head, rows, numbers=range(1, len(head)))]
-    settings = ([key, json.dumps(value)] for key, value in summary['configuration'].items())
-    body += ['<h2>Configuration</h2>', table(['name', 'value'], settings)]
+    settings = [[key, json.dumps(value)] for key, value in summary['configuration'].items()]
+    tables.append(Section('Configuration', '', ['name', 'value'], settings))
+    body = [image(picture, 'validation and test accuracy by epoch'), *(section.html() for section in tables)]
     return write_page(run_dir, 'Comparison of optimizers', body)
+
+
+def _table(title: str, says: str, head: list[str], rows: list[list[str]]) -> Section:
+    """All columns but the first are of numbers."""
+    return Section(title, says, head, rows, range(1, len(head)))
 
 
 def _standing(done: Mapping[Key, Trained], contender: str, rate: float, seeds: int) -> Standing:
@@ -83,13 +76,13 @@ def _legend(standing: Standing) -> str:
     return f'{Contender(standing.contender).label}, rate {standing.rate:g}'
 
 
-def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Iterator[_Table]:
+def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Iterator[Section]:
     configuration = summary['configuration']
     epochs = configuration['Recipe.epochs']
     yield _accuracies(ranked, summary)
     variants = _variants(ranked, epochs)
     if variants:
-        yield _Table(
+        yield _table(
             'Against the same rule with its usual constants',
             'Difference of best validation accuracy, in points; each variant at its own best learning rate.',
             ['optimizer', 'difference', 'learning rate', 'usual learning rate'],
@@ -97,7 +90,7 @@ def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Ma
         )
     stages = [[s['before'], s['after'], str(s['contenders']), f'{s["correlation"]:.2f}'] for s in summary['stages']]
     if stages:
-        yield _Table(
+        yield _table(
             'How well each stage foretells the next',
             'Spearman’s rank correlation of validation accuracy over the optimizers that went on.',
             ['stage', 'next', 'optimizers', 'correlation'],
@@ -107,7 +100,7 @@ def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Ma
     yield _by_rate(done, configuration, first)
 
 
-def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> _Table:
+def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Section:
     """Table 1, with the paper's own numbers where it has any for this kind of network."""
     configuration = summary['configuration']
     paper = TABLE_1 if configuration['Recipe.network']['kind'] == 'WideResNet' else {}
@@ -143,7 +136,7 @@ def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> _Tabl
                 f' Spearman’s rank correlation with the paper’s test accuracy at the best validation accuracy, over '
                 f'{len(both)} optimizers: {spearmanr(ours, theirs).statistic:.2f}.'
             )
-    return _Table('Accuracy', says, head, rows)
+    return _table('Accuracy', says, head, rows)
 
 
 def _four(trained: Trained) -> tuple[float, float, float, float]:
@@ -170,11 +163,11 @@ def _variants(ranked: Sequence[Standing], epochs: int) -> list[list[str]]:
     return rows
 
 
-def _by_rate(done: Mapping[Key, Trained], configuration: Mapping[str, Any], epochs: int) -> _Table:
+def _by_rate(done: Mapping[Key, Trained], configuration: Mapping[str, Any], epochs: int) -> Section:
     """How each optimizer did at each rate, as far as all of them went."""
     rates = configuration['Comparison.learning_rates']
     found = {(s.contender, s.rate): score(s, epochs) for s in standings(dict(done), epochs, len(rates))}
-    return _Table(
+    return _table(
         'By learning rate',
         f'Best validation accuracy within {epochs} epochs, in per cent.',
         ['optimizer', *(f'{rate:g}' for rate in rates)],

@@ -3,6 +3,7 @@
 import base64
 import html
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _PAGE = """<!doctype html>
@@ -70,3 +71,35 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequen
     rule = ['--:' if i in numbers else '---' for i in range(len(head))]
     lines = [[cell.replace('|', r'\|') for cell in row] for row in (head, rule, *rows)]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table under a heading, with a sentence or two that say what it is.
+
+    Args:
+        title: heading.
+        says: what stands between heading and table; '' for nothing.
+        head: of each column.
+        rows: of as many cells.
+        numbers: columns that are set flush right.
+        shaded: rows on a darker ground, where there are any.
+    """
+
+    title: str
+    says: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[int] = ()
+    shaded: Sequence[int] = ()
+
+    def html(self) -> str:
+        """It as a part of a page."""
+        heading = f'<h2>{html.escape(self.title)}</h2>'
+        said = [paragraph(self.says)] if self.says else []
+        return '\n'.join([heading, *said, table(self.head, self.rows, self.numbers, self.shaded)])
+
+    def markdown(self) -> str:
+        """It as Markdown."""
+        said = [f'{self.says}\n'] if self.says else []
+        return '\n'.join([f'### {self.title}\n', *said, markdown(self.head, self.rows, self.numbers)])

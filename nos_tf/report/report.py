@@ -1,4 +1,4 @@
-"""report.html: one self-contained page about a search, and the reward curve beside it as PNG."""
+"""report.html: one self-contained page about a search, under way or finished; Markdown and a figure beside it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,54 +7,58 @@ from typing import Any
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.figures import reward_curve
-from nos_tf.report.page import image, paragraph, table, write_page
+from nos_tf.report.page import Section, image, paragraph, write_page
+from nos_tf.report.search_tables import best_rules_section, known_rules_section, preferences_section
 from nos_tf.search import RunError
 from nos_tf.search.display import score_cells
-from nos_tf.search.rescore import Score, best_rules
-from nos_tf.search.store import read_results
-
-BEST_RULES = 20
+from nos_tf.search.rescore import Score
+from nos_tf.search.store import Run, read_run
+from nos_tf.search.tally import Tally
 
 
 def write(run_dir: Path) -> Path:
-    """Writes report.html and reward_curve.png from results.sqlite and summary.json.
+    """Writes report.html, report.md and reward_curve.png from results.sqlite and, once there is one, summary.json.
 
     Returns:
         the path of the page.
 
     Raises:
-        RunError: the run has no results, or has not finished.
+        RunError: the run has no results.
     """
-    rows = read_results(run_dir)
-    summary_path = run_dir / 'summary.json'
-    summary: dict[str, Any] = {}
-    if summary_path.exists():
-        summary = json.loads(summary_path.read_text(encoding='utf-8'))
-    if summary.get('children') != len(rows):  # nothing yet, or from before the search was prolonged
-        raise RunError(f'{run_dir} holds no finished search: run launch/search.py with this --run_dir first')
-    scores = [Score(**score) for score in summary['rescored']]
-    picture = reward_curve(rows, summary['baselines'])
+    run = read_run(run_dir)
+    if not run.rows:
+        raise RunError(f'{run_dir} holds no children yet: no batch of the search has been learned from')
+    summary = _summary(run_dir, run)
+    scores = [Score(**score) for score in summary.get('rescored', ())]
+    picture = reward_curve(run.rows, summary.get('baselines', {}))
     (run_dir / 'reward_curve.png').write_bytes(picture)
-    body = [
-        paragraph(_in_words(summary)),
-        image(picture, 'reward against sampled rules'),
-        *(_scores(scores) if scores else ()),
-        '<h2>The best distinct rules of the search</h2>',
-        table(
-            ['rule', 'reward', 'slots', 'tokens'],
-            (
-                [rule.infix, f'{reward:.3f}', ', '.join(rule.slots) or 'none', ' '.join(rule.tokens)]
-                for rule, reward in best_rules(rows, BEST_RULES).items()
-            ),
-            numbers=[1],
-        ),
-        '<h2>How rewards were come by</h2>',
-        table(['reward', 'rules', 'share'], _origins(summary), numbers=[1, 2]),
-        '<h2>Configuration</h2>',
-        *([paragraph(_MIXED)] if summary['configuration'].get('Cluster.allow_mixed') else []),
-        table(['name', 'value'], ([key, json.dumps(value)] for key, value in summary['configuration'].items())),
+    says = [_in_words(summary), *([_MIXED] if run.configuration.get('Cluster.allow_mixed') else [])]
+    settings = [[key, json.dumps(value)] for key, value in run.configuration.items()]
+    sections = [
+        *([_scores(scores)] if scores else ()),
+        best_rules_section(run.rows),
+        known_rules_section(run.rows),
+        preferences_section(run.rows),
+        Section('How rewards were come by', '', ['reward', 'rules', 'share'], list(_origins(summary)), (1, 2)),
+        Section('Configuration', '', ['name', 'value'], settings),
     ]
+    text = [*says, '![reward against sampled rules](reward_curve.png)', *(part.markdown() for part in sections)]
+    (run_dir / 'report.md').write_text('\n\n'.join(text), encoding='utf-8')
+    body = [*map(paragraph, says), image(picture, 'reward against sampled rules'), *(part.html() for part in sections)]
     return write_page(run_dir, 'Neural Optimizer Search', body)
+
+
+def _summary(run_dir: Path, run: Run) -> dict[str, Any]:
+    """That of the file, or, while the search is under way, what its children say."""
+    path = run_dir / 'summary.json'
+    if path.exists():
+        summary = json.loads(path.read_text(encoding='utf-8'))
+        if summary['children'] == len(run.rows):  # else it is from before the search was prolonged
+            return summary
+    tally = Tally()
+    for row in run.rows:
+        tally.add(row)
+    return {**tally.summary(), 'seconds': run.seconds}
 
 
 _MIXED = (
@@ -65,12 +69,15 @@ _MIXED = (
 
 def _in_words(summary: dict[str, Any]) -> str:
     rule = UpdateRule(tuple(summary['best_rule_tokens'].split()))
+    finished = 'space_size' in summary
+    space = f' from a space of {summary["space_size"]:,}' if finished else ' so far: the search is under way'
     return (
-        f'{summary["children"]} rules were sampled from a space of {summary["space_size"]:,}. '
+        f'{summary["children"]} rules were sampled{space}. '
         f'{summary["distinct_rules"]} of them were distinct; the others ({summary["hit_rate"]:.0%}) had their reward '
         f'from the store. The mean reward went from {summary["mean_reward_first_100"]:.3f} (first '
         f'{summary["window"]}) to {summary["mean_reward_last_100"]:.3f} (last {summary["window"]}). The highest '
-        f'reward, {summary["best_reward"]:.3f}, was that of {rule.infix}. The search took {summary["seconds"]:.0f} s.'
+        f'reward, {summary["best_reward"]:.3f}, was that of {rule.infix}. The search '
+        f'{"took" if finished else "has taken"} {summary["seconds"]:.0f} s.'
     )
 
 
@@ -89,20 +96,16 @@ def _origins(summary: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [what, str(count), f'{count / children:.1%}']
 
 
-def _scores(scores: Sequence[Score]) -> list[str]:
+def _scores(scores: Sequence[Score]) -> Section:
     seeds = len(scores[0].rewards)
-    return [
-        '<h2>On fresh seeds</h2>',
-        paragraph(
-            f'The best rules and the known optimizers (shaded), trained under the same procedure with {seeds} seeds '
-            'that the search has not seen; the validation images are the same. Intervals are of 95% by Student’s t; '
-            'differences are paired by seed. A rule beats the best baseline only where its difference stays above '
-            'zero; choosing the best of several rules still flatters the winner.'
-        ),
-        table(
-            ['rule', 'in the search', 'mean accuracy', 'against the best baseline', 'learning rate'],
-            [list(score_cells(score)) for score in scores],
-            numbers=[1, 2, 3, 4],
-            shaded=[i for i, score in enumerate(scores) if score.name],
-        ),
-    ]
+    return Section(
+        'On fresh seeds',
+        f'The best rules and the known optimizers (shaded), trained under the same procedure with {seeds} seeds '
+        'that the search has not seen; the validation images are the same. Intervals are of 95% by Student’s t; '
+        'differences are paired by seed. A rule beats the best baseline only where its difference stays above '
+        'zero; choosing the best of several rules still flatters the winner.',
+        ['rule', 'in the search', 'mean accuracy', 'against the best baseline', 'learning rate'],
+        [list(score_cells(score)) for score in scores],
+        (1, 2, 3, 4),
+        [i for i, score in enumerate(scores) if score.name],
+    )

@@ -6,6 +6,7 @@ import math
 import sqlite3
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,8 +155,16 @@ class Store(Database):
             return [Row(*row) for row in self._db.execute('SELECT * FROM results WHERE id >= ?', (first,))]
 
 
-def read_results(run_dir: Path) -> list[Row]:
-    """The children of a run, also while it is running.
+class Run(NamedTuple):
+    """What a run directory holds of a search, which may be under way."""
+
+    configuration: dict[str, Any]  # by the names of the bindings
+    rows: list[Row]
+    seconds: float  # that the search has taken so far
+
+
+def read_run(run_dir: Path) -> Run:
+    """A search as it is on file, also while it is running.
 
     Raises:
         RunError: there is no store, it is one of another version, or it is corrupted.
@@ -163,15 +172,17 @@ def read_results(run_dir: Path) -> list[Row]:
     path = run_dir / FILE_NAME
     if not path.exists():
         raise RunError(f'{run_dir} holds no {FILE_NAME}: no search has run there')
-    with explained(path):
-        db = sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True, timeout=10)
-        try:
-            check_integrity(db, path)
-            (version,) = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-            if json.loads(version) != VERSION:
-                raise RunError(
-                    f'{run_dir} holds a run of another version: schema is {version} there and {VERSION} here'
-                )
-            return [Row(*row) for row in db.execute('SELECT * FROM results')]
-        finally:
-            db.close()
+    with explained(path), closing(sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True, timeout=10)) as db:
+        check_integrity(db, path)
+        configuration = {key: json.loads(value) for key, value in db.execute('SELECT key, value FROM meta')}
+        version = configuration.pop('schema')
+        if version != VERSION:
+            raise RunError(f'{run_dir} holds a run of another version: schema is {version} there and {VERSION} here')
+        rows = [Row(*row) for row in db.execute('SELECT * FROM results')]
+        (seconds,) = db.execute('SELECT coalesce(max(seconds), 0.0) FROM checkpoint').fetchone()
+        return Run(configuration, rows, seconds)
+
+
+def read_results(run_dir: Path) -> list[Row]:
+    """The children of `read_run`."""
+    return read_run(run_dir).rows

@@ -1,6 +1,6 @@
 """Tables in HTML and in Markdown."""
 
-from nos_tf.report.page import image, markdown, paragraph, table, write_page
+from nos_tf.report.page import Section, image, markdown, paragraph, table, write_page
 
 
 def test_what_is_written_is_escaped(tmp_path):
@@ -14,3 +14,12 @@ def test_what_is_written_is_escaped(tmp_path):
 
 def test_markdown_aligns_numbers_and_keeps_bars():
     assert markdown(['a', 'b'], [['x|y', '1']], numbers=[1]) == '| a | b |\n| --- | --: |\n| x\\|y | 1 |\n'
+
+
+def test_a_section_says_the_same_in_html_and_in_markdown():
+    section = Section('Heads & tails', 'What it is.', ['side', 'count'], [['head', '3']], (1,), [0])
+    assert section.html().startswith('<h2>Heads &amp; tails</h2>\n<p>What it is.</p>\n<table>')
+    assert '<tr class=baseline><td>head</td><td class=number>3</td></tr>' in section.html()
+    told = '### Heads & tails\n\nWhat it is.\n\n| side | count |\n| --- | --: |\n| head | 3 |\n'
+    assert section.markdown() == told
+    assert Section('a', '', ['b'], []).markdown() == '### a\n\n| b |\n| --- |\n'

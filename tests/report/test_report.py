@@ -20,6 +20,7 @@ from nos_tf.tasks.child import Outcome
 RULES = ('g', 'g * exp(sign(g) * sign(m))', 'noise', 'g * 1', 'exp(g)')
 REWARDS = (0.5125, 0.8375, 0.1, 0.5125, 0.2)
 CONFIGURATION = {'Search.seed': 12, 'hostile': '<script>alert("&")</script>', 'Child.learning_rates': [0.1, 1.0]}
+BEST_HEAD = ['rank', 'rule', 'known as', 'reward', 'learning rate', 'slots', 'sampled', 'first child', 'tokens']
 VOID = {'meta', 'img', 'br', 'link'}
 
 
@@ -55,10 +56,10 @@ class Page(HTMLParser):
             self.headings.append(data)
 
 
-def fill(run_dir, rescored=True):
+def fill(run_dir, rescored=True, configuration=CONFIGURATION):
     """A finished search of five children; returns its summary."""
     tally = Tally()
-    with contextlib.closing(Store(run_dir, CONFIGURATION, 'task')) as store:
+    with contextlib.closing(Store(run_dir, configuration, 'task')) as store:
         for rule, reward in zip(RULES, REWARDS, strict=True):
             origin = 'rejected: reads no gradient' if rule == 'noise' else 'trained'
             store.save_outcome(
@@ -80,7 +81,7 @@ def fill(run_dir, rescored=True):
         'rescored': [dataclasses.asdict(score) for score in scores] if rescored else [],
         'seconds': 98.7,
         'space_size': 1234567,
-        'configuration': CONFIGURATION,
+        'configuration': configuration,
     }
     (run_dir / 'summary.json').write_text(json.dumps(summary, allow_nan=False))
     return summary
@@ -118,13 +119,28 @@ def test_the_page_tells_the_numbers_of_the_summary(page):
 
 
 def test_the_page_lists_the_best_distinct_rules(page):
-    start = page.rows.index(['rule', 'reward', 'slots', 'tokens'])
+    start = page.rows.index(BEST_HEAD)
     assert page.rows[start + 1 : start + 5] == [
-        ['g * exp(sign(g) * sign(m))', '0.838', 'm', 'sign(g) sign(m) x x * g t1 x exp *'],
-        ['g', '0.512', 'none', 'g g x x left'],
-        ['exp(g)', '0.200', 'none', 'g g exp x left'],
-        ['noise', '0.100', 'none', 'noise noise x x left'],
+        [
+            *('1', 'g * exp(sign(g) * sign(m))', 'powersign', '0.838', '0.1', 'm', '1', '1'),
+            'sign(g) sign(m) x x * g t1 x exp *',
+        ],
+        ['2', 'g', 'sgd', '0.512', '0.1', 'none', '2', '0', 'g g x x left'],
+        ['3', 'exp(g)', '', '0.200', '0.1', 'none', '1', '4', 'g g exp x left'],
+        ['4', 'noise', '', '0.100', '0.1', 'none', '1', '2', 'noise noise x x left'],
     ]
+
+
+def test_known_rules_and_preferences(page):
+    start = page.rows.index(['name', 'rule', 'first child', 'reward', 'sampled'])
+    assert page.rows[start + 1 : start + 3] == [
+        ['powersign', 'g * exp(sign(g) * sign(m))', '1', '0.838', '1'],
+        ['sgd', 'g', '0', '0.512', '2'],
+    ]
+    start = page.rows.index(['kind', 'primitive', 'at first', 'at last'])
+    assert ['operand', 'g', '100.0%', '100.0%'] in page.rows[start:]  # 'g' is the first child, 'exp(g)' the last
+    assert ['unary', 'exp', '0.0%', '50.0%'] in page.rows[start:]
+    assert ['unary', 'x', '100.0%', '50.0%'] in page.rows[start:]
 
 
 def test_the_page_tells_how_rewards_were_come_by(page):
@@ -140,9 +156,7 @@ def test_the_page_tells_how_rewards_were_come_by(page):
 
 
 def test_the_page_says_where_workers_may_have_differed(tmp_path, page):
-    summary = fill(tmp_path)
-    summary['configuration'] = {**CONFIGURATION, 'Cluster.allow_mixed': True}
-    (tmp_path / 'summary.json').write_text(json.dumps(summary))
+    fill(tmp_path, configuration={**CONFIGURATION, 'Cluster.allow_mixed': True})
     mixed = Page(report.write(tmp_path).read_text(encoding='utf-8'))
     assert 'Workers were allowed to differ' in mixed.text and 'Workers were allowed' not in page.text
 
@@ -169,7 +183,7 @@ def test_without_rescoring_there_is_no_table_of_scores(tmp_path):
     fill(tmp_path, rescored=False)
     page = Page(report.write(tmp_path).read_text(encoding='utf-8'))
     assert 'fresh seeds' not in page.text
-    assert ['rule', 'reward', 'slots', 'tokens'] in page.rows
+    assert BEST_HEAD in page.rows
 
 
 def test_the_page_is_named_after_its_directory_from_within(tmp_path, monkeypatch):
@@ -179,25 +193,42 @@ def test_the_page_is_named_after_its_directory_from_within(tmp_path, monkeypatch
     assert page.headings[0].endswith(f': {tmp_path.name}')
 
 
-def test_a_search_that_has_not_finished_has_no_report(tmp_path):
+def test_a_search_without_children_has_no_report(tmp_path):
     with pytest.raises(RunError, match='no search has run there'):
         report.write(tmp_path)
     Store(tmp_path, CONFIGURATION, 'task').close()
-    with pytest.raises(RunError, match='holds no finished search'):
-        report.write(tmp_path)
-    fill(tmp_path)
-    summary = (tmp_path / 'summary.json').read_text()
-    (tmp_path / 'summary.json').unlink()
-    with pytest.raises(RunError, match='holds no finished search'):
+    with pytest.raises(RunError, match='holds no children yet'):
         report.write(tmp_path)
     assert not (tmp_path / 'report.html').exists()
+
+
+def test_a_search_under_way_has_a_report_of_what_is_there(tmp_path):
+    fill(tmp_path)
+    finished = (report.write(tmp_path)).read_text(encoding='utf-8')
+    summary = (tmp_path / 'summary.json').read_text()
+    (tmp_path / 'summary.json').unlink()
+    text = report.write(tmp_path).read_text(encoding='utf-8')
+    page = Page(text)
+    assert '5 rules were sampled so far: the search is under way. 4 of them were distinct' in page.text
+    assert 'The search has taken 1 s.' in page.text and 'On fresh seeds' not in page.text
+    assert page.rows[page.rows.index(BEST_HEAD) + 1][1] == 'g * exp(sign(g) * sign(m))'
     (tmp_path / 'summary.json').write_text(summary)
-    assert report.write(tmp_path).exists()
+    assert report.write(tmp_path).read_text(encoding='utf-8') == finished
 
 
-def test_a_search_that_was_prolonged_and_has_not_finished_has_no_report(tmp_path):
+def test_a_search_that_was_prolonged_is_under_way(tmp_path):
     fill(tmp_path)
     with contextlib.closing(Store(tmp_path, CONFIGURATION, 'task')) as store:
         store.save_batch([StoredChild(1, 1, UpdateRule.parse('g'), -1.0)], 0, Checkpoint(2, 2.0, {}))
-    with pytest.raises(RunError, match='holds no finished search'):
-        report.write(tmp_path)
+    page = Page(report.write(tmp_path).read_text(encoding='utf-8'))
+    assert '6 rules were sampled so far: the search is under way' in page.text
+
+
+def test_the_report_in_markdown_has_the_same_tables(tmp_path):
+    fill(tmp_path)
+    report.write(tmp_path)
+    text = (tmp_path / 'report.md').read_text(encoding='utf-8')
+    assert '![reward against sampled rules](reward_curve.png)' in text
+    assert '| 2 | g | sgd | 0.512 | 0.1 | none | 2 | 0 | g g x x left |' in text
+    headings = [line.removeprefix('### ') for line in text.splitlines() if line.startswith('### ')]
+    assert headings[0] == 'On fresh seeds' and headings[-1] == 'Configuration' and len(headings) == 6
