@@ -82,8 +82,8 @@ class Gnmt:
 class Weights(NamedTuple):
     """All weights as tensors, each read once: a variable may lie on a parameter server."""
 
-    source: tf.Tensor  # [V, H], embeddings
-    target: tf.Tensor  # [V, H]
+    source: tf.Tensor  # float32 [V, H], embeddings
+    target: tf.Tensor  # float32 [V, H]
     encoder: list[LstmWeights]  # forwards, backwards, and the layers above
     decoder: list[LstmWeights]
     attention: AttentionWeights
@@ -126,7 +126,7 @@ class Translator(keras.Model):
         self.built = True
 
     def read(self, training: bool = False) -> Weights:
-        """The weights as they are now; vectors stay in float32."""
+        """The weights as they are now; vectors and embeddings stay in float32."""
         dtype = tf.bfloat16 if training and self.size.bfloat16 else tf.float32
 
         def tensor(variable: Any) -> tf.Tensor:
@@ -134,10 +134,9 @@ class Translator(keras.Model):
             return tf.cast(value, dtype) if value.shape.rank > 1 else value
 
         parts = ([LstmWeights(*map(tensor, lstm)) for lstm in stack] for stack in (self._encoder, self._decoder))
-        others = (map(tensor, group) for group in (self._embeddings, self._attention, self._softmax))
-        embeddings, attention, softmax = others
-        source, target = embeddings
         encoder, decoder = parts
+        attention, softmax = (map(tensor, group) for group in (self._attention, self._softmax))
+        source, target = (tf.convert_to_tensor(table.value) for table in self._embeddings)
         return Weights(source, target, encoder, decoder, AttentionWeights(*attention), *softmax)
 
     def call(
@@ -165,7 +164,7 @@ def encode(weights: Weights, source: tf.Tensor, drop: Drop | None = None) -> Mem
     drop = drop or _keep
     mask = source != PAD
     lengths = tf.math.count_nonzero(mask, 1)
-    x = drop(tf.gather(weights.source, tf.transpose(source)))
+    x = drop(_embedded(weights, weights.source, tf.transpose(source)))
     forwards, backwards, *above = weights.encoder
     turned = tf.reverse_sequence(x, lengths, seq_axis=0, batch_axis=1)
     back = tf.reverse_sequence(sequence(backwards, turned), lengths, seq_axis=0, batch_axis=1)
@@ -198,7 +197,7 @@ def advance(
         logits float32 [N, V] of the next, the new states, and to what it attended, float32 [N, S].
     """
     context, attention = attend(weights.attention, memory, states[0].h)
-    x, found = tf.gather(weights.target, tokens), []
+    x, found = _embedded(weights, weights.target, tokens), []
     for number, (layer, state) in enumerate(zip(weights.decoder, states, strict=True), start=1):
         state = step(layer, tf.concat([x, context], -1), state)
         x = state.h + x if number >= RESIDUAL_FROM else state.h
@@ -208,12 +207,17 @@ def advance(
 
 def _decode(weights: Weights, memory: Memory, before: tf.Tensor, drop: Drop) -> tf.Tensor:
     """What the softmax reads, [B, T, H], where `before` [B, T] are the tokens before each."""
-    x = drop(tf.gather(weights.target, tf.transpose(before)))
+    x = drop(_embedded(weights, weights.target, tf.transpose(before)))
     x, contexts = attended(weights.attention, memory, weights.decoder[0], x)
     for number, layer in enumerate(weights.decoder[1:], start=2):
         y = sequence(layer, drop(tf.concat([x, contexts], -1)))
         x = y + x if number >= RESIDUAL_FROM else y
     return tf.transpose(drop(x), [1, 0, 2])
+
+
+def _embedded(weights: Weights, table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Rounded after the look-up, so that the gradients of a frequent token are added in float32."""
+    return tf.cast(tf.gather(table, ids), weights.softmax.dtype)
 
 
 def _logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
