@@ -37,6 +37,7 @@ class Gnmt:
         units: H of each layer, of each direction, of the embeddings and of the attention.
         dropout: share of the inputs of each layer, and of the softmax, that is zeroed in training.
         initial: weights start uniform between minus and plus this.
+        initial_embeddings: likewise for embeddings; None for `initial`, as Wu et al. have it.
         bfloat16: have the matrix products of training in bfloat16; all else, and all that is evaluated, in float32.
 
     Raises:
@@ -47,13 +48,16 @@ class Gnmt:
     units: int = 1024
     dropout: float = 0.2
     initial: float = 0.04
+    initial_embeddings: float | None = None
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
         check_counts(self, 'layers', least=2)
         check_counts(self, 'units')
-        for name, most in (('dropout', 1.0), ('initial', float('inf'))):
+        for name, most in (('dropout', 1.0), ('initial', float('inf')), ('initial_embeddings', float('inf'))):
             value = getattr(self, name)
+            if value is None and name == 'initial_embeddings':
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
                 raise ValueError(f'Gnmt.{name} = {value!r}: must be a number from 0 to below {most:g}')
         if not isinstance(self.bfloat16, bool):
@@ -108,9 +112,9 @@ class Translator(keras.Model):
         self.size, self.subwords = size, subwords
         h, seeds = size.units, np.random.Generator(np.random.PCG64(seed))
 
-        def weight(name: str, *shape: int) -> Any:
+        def weight(name: str, *shape: int, most: float = size.initial) -> Any:
             seed = int(seeds.integers(2**31))
-            uniform = keras.initializers.RandomUniform(-size.initial, size.initial, seed)
+            uniform = keras.initializers.RandomUniform(-most, most, seed)
             return self.add_weight(shape=shape, initializer=uniform, name=name)
 
         def lstm(name: str, inputs: int) -> tuple[Any, ...]:
@@ -120,7 +124,8 @@ class Translator(keras.Model):
         above = [(f'encoder_{i}', 2 * h if i == 2 else h) for i in range(2, size.layers + 1)]
         self._encoder = [lstm(*at) for at in [('encoder_1_forwards', h), ('encoder_1_backwards', h), *above]]
         self._decoder = [lstm(f'decoder_{i}', 2 * h) for i in range(1, size.layers + 1)]
-        self._embeddings = [weight(f'{side}_embedding', subwords, h) for side in ('source', 'target')]
+        most = size.initial if size.initial_embeddings is None else size.initial_embeddings
+        self._embeddings = [weight(f'{side}_embedding', subwords, h, most=most) for side in ('source', 'target')]
         self._attention = [weight('query', h, h), weight('key', h, h), weight('energy', h)]
         self._softmax = [weight('softmax', h, subwords), weight('softmax_bias', subwords)]
         self.built = True

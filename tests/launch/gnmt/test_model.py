@@ -116,6 +116,14 @@ def test_dropout_is_of_training_and_follows_from_its_seed(model):
     np.testing.assert_array_equal(losses(), plain.losses_of(SOURCE, TARGET, training=True, seed=tf.constant([1, 2])))
 
 
+def test_embeddings_may_start_from_a_scale_of_their_own(model):
+    wider = Gnmt(3, 8, initial=0.5, initial_embeddings=5.0).model(V, 1)
+    for weight, usual in zip(wider.trainable_variables, model.trainable_variables, strict=True):
+        scale = 10.0 if 'embedding' in weight.name else 1.0
+        np.testing.assert_allclose(weight, scale * np.asarray(usual), rtol=1e-6, atol=1e-6)
+        assert np.abs(weight).max() <= 0.5 * scale
+
+
 def test_bfloat16_is_close_and_for_training_alone(model):
     half = Gnmt(3, 8, dropout=0.0, initial=0.5, bfloat16=True).model(V, 1)
     exact, rounded = (half.losses_of(SOURCE, TARGET, training=training) for training in (False, True))
@@ -144,6 +152,7 @@ def test_gradients_in_bfloat16_are_close():
         ({'units': 0.5}, 'Gnmt.units = 0.5'),
         ({'dropout': 1}, 'Gnmt.dropout = 1: must be a number from 0 to below 1'),
         ({'initial': float('nan')}, 'Gnmt.initial = nan'),
+        ({'initial_embeddings': -1.0}, 'Gnmt.initial_embeddings = -1.0: must be a number from 0'),
         ({'bfloat16': 1}, 'Gnmt.bfloat16 = 1: must be True or False'),
     ],
 )
