@@ -91,6 +91,7 @@ def stack_of_torch(inputs: tf.Tensor, units: int, threads: int) -> Call | None:
     model, batch = torch.nn.LSTM(units, units, LAYERS), torch.from_numpy(inputs.numpy())
 
     def step() -> None:
+        """The gradients of all weights."""
         model.zero_grad()
         (model(batch)[0] ** 2).sum().backward()
 
@@ -107,6 +108,7 @@ def training_step(rule: str, size: Gnmt, subwords: int, source: tf.Tensor, targe
 
     @tf.function(autograph=False)
     def step() -> tf.Tensor:
+        """The loss, and the weights are updated."""
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(model.losses_of(source, target, training=True, seed=seed))
             of_sentence = loss / tf.cast(tf.shape(source)[0], tf.float32)

@@ -71,6 +71,15 @@ def _context(attention: tf.Tensor, values: tf.Tensor, dtype: tf.DType) -> tf.Ten
     return tf.cast((attention[:, tf.newaxis] @ values)[:, 0], dtype)
 
 
+def _attention_gradient(
+    attention: tf.Tensor, squashed: tf.Tensor, energy: tf.Tensor, upstream: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Gradients of v, [H], and of what is squashed, [N, S, H], from that of the attention, [N, S]."""
+    of_energies = attention * (upstream - tf.reduce_sum(attention * upstream, -1, keepdims=True))
+    of_v = tf.tensordot(of_energies, squashed, [[0, 1], [0, 1]])
+    return of_v, of_energies[..., tf.newaxis] * energy * (1 - squashed * squashed)
+
+
 @tf.custom_gradient
 def _loop(
     projected: tf.Tensor,
@@ -91,6 +100,7 @@ def _loop(
         return tf.TensorArray(dtype, steps, element_shape=[None, width])
 
     def forward(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+        """A step forwards, with what the way back needs."""
         asked = tf.cast(h @ query, tf.float32)
         attention = _attention(energy, keys, mask, asked)
         context = _context(attention, values, dtype)
@@ -119,24 +129,15 @@ def _loop(
             delta, dc = cell_gradient(gates[t], c_before[t], cs[t], LstmState(dh, dc))
             rounded = tf.cast(delta, dtype)
             d_context = tf.cast(tf.matmul(rounded, of_contexts, transpose_b=True) + of_context[t], tf.float32)
-            d_attention = tf.linalg.matvec(values, d_context)
-            share = attentions[t]
-            d_energies = share * (d_attention - tf.reduce_sum(share * d_attention, -1, keepdims=True))
             squashed = tf.tanh(keys + asked[t][:, tf.newaxis])
-            of_energy += tf.tensordot(d_energies, squashed, [[0, 1], [0, 1]])
-            d_keys = d_energies[..., tf.newaxis] * energy * (1 - squashed * squashed)
+            d_attention = tf.linalg.matvec(values, d_context)
+            d_energy, d_keys = _attention_gradient(attentions[t], squashed, energy, d_attention)
             d_asked = tf.cast(tf.reduce_sum(d_keys, 1), dtype)
             products = (rounded, recurrent), (d_asked, query)
             dh = tf.cast(tf.add_n([tf.matmul(a, b, transpose_b=True) for a, b in products]), tf.float32)
             seen = delta, d_context, d_asked
-            return (
-                t - 1,
-                dh,
-                dc,
-                of_energy,
-                of_keys + d_keys,
-                *(a.write(t, v) for a, v in zip(arrays, seen, strict=True)),
-            )
+            sums = of_energy + d_energy, of_keys + d_keys
+            return t - 1, dh, dc, *sums, *(a.write(t, v) for a, v in zip(arrays, seen, strict=True))
 
         start = (steps - 1, c_zeros, c_zeros, tf.zeros_like(energy), tf.zeros_like(keys))
         arrays = array(width=4 * units), array(), array(dtype)
