@@ -48,7 +48,8 @@ def attended(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The outputs of a layer that reads inputs and contexts, and the contexts, each [T, N, H].
 
-    The context of a step is that of the output of the step before, the first one's that of zeros.
+    A step reads the context that the output of the step before found, the first one zeros, and its own output finds the
+    context that is returned.
 
     Args:
         weights: of the attention.
@@ -99,47 +100,49 @@ def _loop(
     def array(dtype: tf.DType = tf.float32, width: int | None = units) -> tf.TensorArray:
         return tf.TensorArray(dtype, steps, element_shape=[None, width])
 
-    def forward(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+    def forward(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, context: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
         """A step forwards, with what the way back needs."""
-        asked = tf.cast(h @ query, tf.float32)
-        attention = _attention(energy, keys, mask, asked)
-        context = _context(attention, values, dtype)
         z = tf.cast(context @ of_contexts + h @ recurrent, tf.float32) + projected[t]
         (h, c), gates = cell(z, c)
         h = tf.cast(h, dtype)
+        asked = tf.cast(h @ query, tf.float32)
+        attention = _attention(energy, keys, mask, asked)
+        context = _context(attention, values, dtype)
         seen = h, context, c, gates, asked, attention
-        return t + 1, h, c, *(a.write(t, v) for a, v in zip(arrays, seen, strict=True))
+        return t + 1, h, c, context, *(a.write(t, v) for a, v in zip(arrays, seen, strict=True))
 
     arrays = array(dtype), array(dtype), array(), array(width=4 * units), array(), array(width=None)
-    _, _, _, *arrays = tf.while_loop(
-        lambda t, *_: t < steps, forward, (0, h_zeros, c_zeros, *arrays), parallel_iterations=1
+    _, _, _, _, *arrays = tf.while_loop(
+        lambda t, *_: t < steps, forward, (0, h_zeros, c_zeros, h_zeros, *arrays), parallel_iterations=1
     )
     hs, contexts, cs, gates, asked, attentions = (a.stack() for a in arrays)
 
     def gradient(of_h: tf.Tensor, of_context: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
         """Of all arguments, from those of both results."""
-        h_before, c_before = (
-            tf.concat([zeros[None], after[:-1]], 0) for zeros, after in ((h_zeros, hs), (c_zeros, cs))
+        h_before, c_before, context_before = (
+            tf.concat([zeros[None], after[:-1]], 0)
+            for zeros, after in ((h_zeros, hs), (c_zeros, cs), (h_zeros, contexts))
         )
 
-        def backward(t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, *rest: tf.Tensor | tf.TensorArray) -> tuple:
+        def backward(
+            t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, dx: tf.Tensor, *rest: tf.Tensor | tf.TensorArray
+        ) -> tuple:
             """A step back in time."""
             of_energy, of_keys, *arrays = rest
-            dh += tf.cast(of_h[t], tf.float32)
-            delta, dc = cell_gradient(gates[t], c_before[t], cs[t], LstmState(dh, dc))
-            rounded = tf.cast(delta, dtype)
-            d_context = tf.cast(tf.matmul(rounded, of_contexts, transpose_b=True) + of_context[t], tf.float32)
+            d_context = dx + tf.cast(of_context[t], tf.float32)
             squashed = tf.tanh(keys + asked[t][:, tf.newaxis])
             d_attention = tf.linalg.matvec(values, d_context)
             d_energy, d_keys = _attention_gradient(attentions[t], squashed, energy, d_attention)
             d_asked = tf.cast(tf.reduce_sum(d_keys, 1), dtype)
-            products = (rounded, recurrent), (d_asked, query)
-            dh = tf.cast(tf.add_n([tf.matmul(a, b, transpose_b=True) for a, b in products]), tf.float32)
+            dh += tf.cast(of_h[t] + tf.matmul(d_asked, query, transpose_b=True), tf.float32)
+            delta, dc = cell_gradient(gates[t], c_before[t], cs[t], LstmState(dh, dc))
+            rounded = tf.cast(delta, dtype)
+            dh, dx = (tf.cast(tf.matmul(rounded, w, transpose_b=True), tf.float32) for w in (recurrent, of_contexts))
             seen = delta, d_context, d_asked
             sums = of_energy + d_energy, of_keys + d_keys
-            return t - 1, dh, dc, *sums, *(a.write(t, v) for a, v in zip(arrays, seen, strict=True))
+            return t - 1, dh, dc, dx, *sums, *(a.write(t, v) for a, v in zip(arrays, seen, strict=True))
 
-        start = (steps - 1, c_zeros, c_zeros, tf.zeros_like(energy), tf.zeros_like(keys))
+        start = (steps - 1, c_zeros, c_zeros, c_zeros, tf.zeros_like(energy), tf.zeros_like(keys))
         arrays = array(width=4 * units), array(), array(dtype)
         *_, of_energy, of_keys, deltas, d_contexts, d_asked = tf.while_loop(
             lambda t, *_: t >= 0, backward, (*start, *arrays), parallel_iterations=1
@@ -147,7 +150,7 @@ def _loop(
         delta, asked_delta = deltas.stack(), d_asked.stack()
         rounded = tf.cast(delta, dtype)
         of_values = tf.einsum('tns,tnh->nsh', attentions, d_contexts.stack())
-        pairs = (contexts, rounded), (h_before, rounded), (h_before, asked_delta)
+        pairs = (context_before, rounded), (h_before, rounded), (hs, asked_delta)
         of_kernels = [tf.tensordot(a, b, [[0, 1], [0, 1]]) for a, b in pairs]
         return delta, *of_kernels, of_energy, of_values, of_keys, None
 

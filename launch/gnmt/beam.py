@@ -11,8 +11,7 @@ import gin
 import tensorflow as tf
 
 from gnmt.attention import Memory
-from gnmt.model import Weights, advance, encode, start
-from gnmt.recurrent import LstmState
+from gnmt.model import DecoderState, Weights, advance, encode, start
 from gnmt.text import BEGIN, END, PAD
 from nos_tf.tasks.checks import check_counts
 
@@ -57,13 +56,12 @@ class Beam:
         limit = LENGTHS * lengths + MORE
         most = tf.reduce_max(limit)
         memory = Memory(*(tf.repeat(part, k, axis=0) for part in memory))
-        states = tuple(tuple(state) for state in start(weights, memory))
         begun = _Hypotheses(
             tokens=tf.fill([b, k, most], PAD),
             last=tf.fill([b, k], BEGIN),
             log_p=tf.tile([[0.0] + [-float('inf')] * (k - 1)], [b, 1]),
             coverage=tf.zeros([b, k, tf.shape(source)[1]]),
-            states=states,
+            state=start(weights, memory),
         )
         ended = _Ended(tf.fill([b, k, most], PAD), tf.fill([b, k], -float('inf')))
 
@@ -93,9 +91,7 @@ class Beam:
         """Goes on with each hypothesis by one token, in the best ways."""
         b, k = tf.shape(limit)[0], self.width
 
-        logits, found, attention = advance(
-            weights, memory, [LstmState(*state) for state in going.states], tf.reshape(going.last, [-1])
-        )
+        logits, state, attention = advance(weights, memory, going.state, tf.reshape(going.last, [-1]))
         subwords = logits.shape[-1]
         log_p = going.log_p[..., tf.newaxis] + tf.reshape(tf.nn.log_softmax(logits), [b, k, subwords])
         log_p, best = tf.math.top_k(tf.reshape(log_p, [b, k * subwords]), k)
@@ -110,8 +106,8 @@ class Beam:
         mask = tf.reshape(memory.mask, [b, k, -1])
         worth = tf.where(ends, self._worth(log_p, t + 1, coverage, mask), -float('inf'))
         flat = tf.reshape(parent + k * tf.range(b)[:, tf.newaxis], [-1])
-        states = tuple(tuple(tf.gather(part, flat) for part in state) for state in found)
-        kept = _Hypotheses(tokens, token, tf.where(ends, -float('inf'), log_p), coverage, states)
+        state = tf.nest.map_structure(lambda part: tf.gather(part, flat), state)
+        kept = _Hypotheses(tokens, token, tf.where(ends, -float('inf'), log_p), coverage, state)
         return kept, ended.best_with(tokens, worth)
 
     def _worth(self, log_p: tf.Tensor, length: tf.Tensor, coverage: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -128,7 +124,7 @@ class _Hypotheses(NamedTuple):
     last: tf.Tensor  # int32 [B, K]
     log_p: tf.Tensor  # [B, K]
     coverage: tf.Tensor  # [B, K, S]
-    states: tuple  # of the decoder, [B * K, H] each
+    state: DecoderState  # of the B * K
 
 
 class _Ended(NamedTuple):

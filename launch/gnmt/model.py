@@ -1,8 +1,9 @@
 """The network of Google's Neural Machine Translation (Section 5.3; Wu et al., 2016, Sections 3, 5 and 7).
 
-The bottom layer of the encoder reads in both directions. The bottom layer of the decoder attends to the encoder by its
-output of the step before, and the context that it finds goes into all layers of the decoder, so that the layers above
-it are computed over the whole sentence at a time. From the third layer on, input and output are added.
+The bottom layer of the encoder reads in both directions. The output of the decoder's bottom layer asks for the context,
+which goes into the layers above at once and into the bottom layer at the next step, so that the layers above are
+computed over the whole sentence at a time. Wu et al. ask by the output of the step before, which does not know the last
+token yet: that learns later to attend (docs/results/gnmt.md). From the third layer on, input and output are added.
 
 Axes: B sentences, N sentences or hypotheses, S source tokens, T target tokens, H units, V subwords, L layers.
 """
@@ -180,34 +181,43 @@ def encode(weights: Weights, source: tf.Tensor, drop: Drop | None = None) -> Mem
     return remember(weights.attention, tf.transpose(x, [1, 0, 2]), mask)
 
 
-def start(weights: Weights, memory: Memory) -> list[LstmState]:
+class DecoderState(NamedTuple):
+    """What the decoder hands to its next step."""
+
+    layers: tuple[LstmState, ...]
+    context: tf.Tensor  # [N, H], what it attended to last
+
+
+def start(weights: Weights, memory: Memory) -> DecoderState:
     """The decoder before its first token: zeros, for Wu et al. hand nothing over but what is attended to."""
-    count = tf.shape(memory.mask)[0]
-    shapes = ([count, layer.recurrent.shape[0]] for layer in weights.decoder)
-    return [LstmState(tf.zeros(shape, weights.softmax.dtype), tf.zeros(shape)) for shape in shapes]
+    zeros = tf.zeros([tf.shape(memory.mask)[0], weights.attention.query.shape[0]])
+    rounded = tf.cast(zeros, weights.softmax.dtype)
+    return DecoderState(tuple(LstmState(rounded, zeros) for _ in weights.decoder), rounded)
 
 
 def advance(
-    weights: Weights, memory: Memory, states: list[LstmState], tokens: tf.Tensor
-) -> tuple[tf.Tensor, list[LstmState], tf.Tensor]:
+    weights: Weights, memory: Memory, state: DecoderState, tokens: tf.Tensor
+) -> tuple[tf.Tensor, DecoderState, tf.Tensor]:
     """One step of the decoder.
 
     Args:
         weights: of the model.
         memory: of N sources.
-        states: of each layer.
+        state: of N hypotheses.
         tokens: the last ones, int32 [N].
 
     Returns:
-        logits float32 [N, V] of the next, the new states, and to what it attended, float32 [N, S].
+        logits float32 [N, V] of the next, the new state, and to what it attended, float32 [N, S].
     """
-    context, attention = attend(weights.attention, memory, states[0].h)
-    x, found = _embedded(weights, weights.target, tokens), []
-    for number, (layer, state) in enumerate(zip(weights.decoder, states, strict=True), start=1):
-        state = step(layer, tf.concat([x, context], -1), state)
-        x = state.h + x if number >= RESIDUAL_FROM else state.h
-        found.append(state)
-    return _logits(weights, x), found, attention
+    bottom, *above = weights.decoder
+    inputs = tf.concat([_embedded(weights, weights.target, tokens), state.context], -1)
+    layers = [step(bottom, inputs, state.layers[0])]
+    x = layers[0].h
+    context, attention = attend(weights.attention, memory, x)
+    for number, (layer, before) in enumerate(zip(above, state.layers[1:], strict=True), start=2):
+        layers.append(step(layer, tf.concat([x, context], -1), before))
+        x = layers[-1].h + x if number >= RESIDUAL_FROM else layers[-1].h
+    return _logits(weights, x), DecoderState(tuple(layers), context), attention
 
 
 def _decode(weights: Weights, memory: Memory, before: tf.Tensor, drop: Drop) -> tf.Tensor:

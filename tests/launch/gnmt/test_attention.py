@@ -34,12 +34,13 @@ def whole(query, key, energy, kernel, recurrent, bias, values, inputs):
 def step_by_step(query, key, energy, kernel, recurrent, bias, values, inputs):
     weights = AttentionWeights(query, key, energy)
     memory = remember(weights, values, tf.sequence_mask(LENGTHS, S))
-    state, found = LstmState(tf.zeros([N, H], inputs.dtype), tf.zeros([N, H])), []
+    zeros = tf.zeros([N, H])
+    state, context, found = LstmState(tf.cast(zeros, inputs.dtype), zeros), tf.cast(zeros, inputs.dtype), []
     for x in inputs:
+        state = step(LstmWeights(kernel, recurrent, bias), tf.concat([x, context], -1), state)
         context, attention = attend(weights, memory, state.h)
         np.testing.assert_allclose(tf.reduce_sum(attention, -1), np.ones(N), rtol=1e-6)
         assert not np.any(attention.numpy()[~tf.sequence_mask(LENGTHS, S).numpy()])
-        state = step(LstmWeights(kernel, recurrent, bias), tf.concat([x, context], -1), state)
         found.append((state.h, context))
     return tuple(map(tf.stack, zip(*found, strict=True)))
 
