@@ -3,16 +3,26 @@
 python launch/report.py --run_dir runs/quickstart
 """
 
+from pathlib import Path
+
 import commandline
 from nos_tf.report import comparison_report, report
 from nos_tf.search import trainings
 
 
 def draw() -> None:
-    """Writes report.html and its figure into the run directory."""
-    run_dir = commandline.argument_parser(__doc__).parse_args().run_dir
-    is_comparison = (run_dir / trainings.FILE_NAME).exists()
-    print(comparison_report.write(run_dir) if is_comparison else report.write(run_dir))
+    """Writes report.html and its figures into the run directory."""
+    parser = commandline.argument_parser(__doc__)
+    parser.add_argument(
+        '--comparisons', nargs='+', type=Path, default=(), metavar='DIR', help='to be shown with a search'
+    )
+    arguments = parser.parse_args()
+    if not (arguments.run_dir / trainings.FILE_NAME).exists():
+        print(report.write(arguments.run_dir, arguments.comparisons))
+    elif arguments.comparisons:
+        parser.error(f'argument --comparisons: {arguments.run_dir} holds a comparison itself, and no search')
+    else:
+        print(comparison_report.write(arguments.run_dir))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ test accuracy where that was.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -25,11 +25,34 @@ DRAWN = 8  # optimizers, where those of the paper's figures are not all there
 SUMMARY = 'summary.json'
 
 
+class Drawn(NamedTuple):
+    """A comparison as a reader sees it."""
+
+    curves: bytes  # PNG, accuracy by epoch
+    accuracy: Section  # the main table
+    others: list[Section]
+
+
 def write(run_dir: Path) -> Path:
     """Writes report.html, curves.png and tables.md from trainings.sqlite and summary.json.
 
     Returns:
         the path of the page.
+
+    Raises:
+        RunError: as `draw`.
+    """
+    drawn = draw(run_dir)
+    (run_dir / 'curves.png').write_bytes(drawn.curves)
+    sections = [drawn.accuracy, *drawn.others]
+    tables = '\n'.join(section.markdown() for section in sections[:-1])  # all but the configuration
+    (run_dir / 'tables.md').write_text(tables, encoding='utf-8')
+    body = [image(drawn.curves, 'validation and test accuracy by epoch'), *(section.html() for section in sections)]
+    return write_page(run_dir, 'Comparison of optimizers', body)
+
+
+def draw(run_dir: Path) -> Drawn:
+    """The curves and the tables of a comparison; the last table is its configuration.
 
     Raises:
         RunError: the run has no trainings, or has not finished.
@@ -42,19 +65,12 @@ def write(run_dir: Path) -> Path:
             f'{run_dir} holds a comparison that has not finished: run launch/cifar10.py with this --run_dir first'
         ) from error
     ranked = [_standing(done, *entry) for entry in summary['standings']]
-    picture = accuracy_curves(
+    curves = accuracy_curves(
         {_legend(s): [trained.curve for trained in s.runs] for s in ranked if s.contender in _drawn(ranked)}
     )
-    (run_dir / 'curves.png').write_bytes(picture)
-    tables = list(_tables(done, ranked, summary))
-    (run_dir / 'tables.md').write_text(
-        '\n'.join(section.markdown() for section in tables),
-        encoding='utf-8',
-    )
+    accuracy, *others = _tables(done, ranked, summary)
     settings = [[key, json.dumps(value)] for key, value in summary['configuration'].items()]
-    tables.append(Section('Configuration', '', ['name', 'value'], settings))
-    body = [image(picture, 'validation and test accuracy by epoch'), *(section.html() for section in tables)]
-    return write_page(run_dir, 'Comparison of optimizers', body)
+    return Drawn(curves, accuracy, [*others, Section('Configuration', '', ['name', 'value'], settings)])
 
 
 def _table(title: str, says: str, head: list[str], rows: list[list[str]]) -> Section:

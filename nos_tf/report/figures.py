@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from nos_tf.search.schema import Row
+from nos_tf.search.schema import Row, Update
 from nos_tf.search.tally import WINDOW
 from nos_tf.tasks.recipe import Curve
 
@@ -21,6 +21,13 @@ def moving_average(values: Sequence[float] | np.ndarray, window: int = WINDOW) -
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
+def moving_band(values: np.ndarray, window: int = WINDOW, share: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds, [N] each, of the middle `share` of the latest `window` values, of fewer at the beginning."""
+    edges = (1 - share) / 2, (1 + share) / 2
+    low, high = np.transpose([np.quantile(values[max(0, i - window) : i], edges) for i in range(1, len(values) + 1)])
+    return low, high
+
+
 def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float]) -> bytes:
     """The controller's reward as more rules are sampled (Figure 4 of the paper), as PNG.
 
@@ -33,6 +40,8 @@ def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float]) -> bytes:
     figure = Figure(figsize=(8, 4.5), layout='constrained')
     axes = figure.subplots()
     axes.plot(children, rewards, '.', color='0.75', markersize=3, label='a child')
+    low, high = moving_band(rewards)
+    axes.fill_between(children, low, high, color='tab:blue', alpha=0.15, linewidth=0, label='80% of the last 100')
     axes.plot(children, np.maximum.accumulate(rewards), color='tab:green', label='best so far')
     axes.plot(children, moving_average(rewards), color='tab:blue', linewidth=2, label=f'mean of the last {WINDOW}')
     if baselines:
@@ -41,6 +50,26 @@ def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float]) -> bytes:
     axes.set(xlabel='sampled rules', ylabel='validation accuracy', xlim=(1, max(2, len(rewards))), ylim=(0, 1))
     figure.legend(loc='outside lower center', ncols=4, frameon=False)
     axes.spines[['top', 'right']].set_visible(False)
+    return png_of(figure)
+
+
+def controller_curves(updates: Sequence[Update]) -> bytes | None:
+    """Entropy and KL divergence of the policy as more rules are sampled, as PNG; None if no update told of either."""
+    panels = {'entropy': 'entropy of a rule, nats', 'kl': 'KL divergence of an update, nats'}
+    told = {name: [u for u in updates if name in u.metrics] for name in panels}
+    names = [name for name in panels if told[name]]
+    if not names:
+        return None
+    figure = Figure(figsize=(8, 2.5 * len(names)), layout='constrained')
+    for axes, name in zip(figure.subplots(len(names), sharex=True, squeeze=False)[:, 0], names, strict=True):
+        children = [u.children for u in told[name]]
+        values = np.array([u.metrics[name] for u in told[name]])
+        axes.plot(children, values, color='0.75', linewidth=0.8, label='an update')
+        axes.plot(children, moving_average(values, WINDOW // 5), color='tab:blue', label=f'mean of {WINDOW // 5}')
+        axes.set(ylabel=panels[name], ylim=(0, None))
+        axes.spines[['top', 'right']].set_visible(False)
+    axes.set_xlabel('sampled rules')
+    axes.legend(frameon=False)
     return png_of(figure)
 
 

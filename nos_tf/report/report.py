@@ -1,12 +1,14 @@
 """report.html: one self-contained page about a search, under way or finished; Markdown and a figure beside it."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.report.figures import reward_curve
+from nos_tf.report import comparison_report
+from nos_tf.report.figures import controller_curves, reward_curve
 from nos_tf.report.page import Section, image, paragraph, write_page
 from nos_tf.report.search_tables import best_rules_section, known_rules_section, preferences_section
 from nos_tf.search import RunError
@@ -16,35 +18,63 @@ from nos_tf.search.store import Run, read_run
 from nos_tf.search.tally import Tally
 
 
-def write(run_dir: Path) -> Path:
-    """Writes report.html, report.md and reward_curve.png from results.sqlite and, once there is one, summary.json.
+class _Picture(NamedTuple):
+    name: str
+    says: str
+    png: bytes
+
+    @property
+    def file_name(self) -> str:
+        return f'{self.name}.png'
+
+
+def write(run_dir: Path, comparisons: Sequence[Path] = ()) -> Path:
+    """Writes report.html, report.md and their figures from results.sqlite and, once there is one, summary.json.
+
+    The figures are reward_curve.png, the learning curves of each comparison and, if the learner tells of either,
+    controller.png with its entropy and divergence.
+
+    Args:
+        run_dir: of the search.
+        comparisons: run directories where what it found was trained beside other optimizers (launch/cifar10.py).
 
     Returns:
         the path of the page.
 
     Raises:
-        RunError: the run has no results.
+        RunError: the run has no results, or a comparison has not finished.
     """
     run = read_run(run_dir)
     if not run.rows:
         raise RunError(f'{run_dir} holds no children yet: no batch of the search has been learned from')
     summary = _summary(run_dir, run)
+    baselines = summary.get('baselines', {})
     scores = [Score(**score) for score in summary.get('rescored', ())]
-    picture = reward_curve(run.rows, summary.get('baselines', {}))
-    (run_dir / 'reward_curve.png').write_bytes(picture)
+    pictures = [_Picture('reward_curve', 'reward against sampled rules', reward_curve(run.rows, baselines))]
+    if png := controller_curves(run.updates):
+        pictures.append(_Picture('controller', 'entropy and divergence of the controller', png))
+    beside = []
+    for directory in comparisons:
+        drawn, name = comparison_report.draw(directory), directory.resolve().name
+        pictures.append(_Picture(f'curves_{name}', f'validation and test accuracy by epoch: {name}', drawn.curves))
+        beside.append(dataclasses.replace(drawn.accuracy, title=f'Beside other optimizers: {name}'))
+    for picture in pictures:
+        (run_dir / picture.file_name).write_bytes(picture.png)
     says = [_in_words(summary), *([_MIXED] if run.configuration.get('Cluster.allow_mixed') else [])]
     settings = [[key, json.dumps(value)] for key, value in run.configuration.items()]
     sections = [
         *([_scores(scores)] if scores else ()),
+        *beside,
         best_rules_section(run.rows),
         known_rules_section(run.rows),
         preferences_section(run.rows),
         Section('How rewards were come by', '', ['reward', 'rules', 'share'], list(_origins(summary)), (1, 2)),
         Section('Configuration', '', ['name', 'value'], settings),
     ]
-    text = [*says, '![reward against sampled rules](reward_curve.png)', *(part.markdown() for part in sections)]
+    text = [*says, *(f'![{p.says}]({p.file_name})' for p in pictures), *(part.markdown() for part in sections)]
     (run_dir / 'report.md').write_text('\n\n'.join(text), encoding='utf-8')
-    body = [*map(paragraph, says), image(picture, 'reward against sampled rules'), *(part.html() for part in sections)]
+    images = [image(picture.png, picture.says) for picture in pictures]
+    body = [*map(paragraph, says), *images, *(part.html() for part in sections)]
     return write_page(run_dir, 'Neural Optimizer Search', body)
 
 

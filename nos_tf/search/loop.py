@@ -177,7 +177,7 @@ class Search:
             flight.fill(agent.propose, missing)
             arrivals = session.take(flight, missing)
             metrics = agent.update(*arrivals.batch()) if arrivals.fresh.any() else {}
-            session.save(arrivals, agent, flight)
+            session.save(arrivals, agent, metrics, flight)
             session.log(arrivals, metrics, flight)
 
     def _flight(self, session: Session) -> Flight:

@@ -1,9 +1,10 @@
 """What a store holds: its tables in SQL, and their rows as values.
 
-Three tables carry a search. `outcomes` has a row for each program with a reward, written the moment there is one: it is
+Four tables carry a search. `outcomes` has a row for each program with a reward, written the moment there is one: it is
 the cache of rewards, by (program, task, seed), and says where each is from. `children` has a row for each sampled rule,
 in the order in which they counted (that of sampling, unless the search is asynchronous). `checkpoint` has the learner's
-state, written in the same transaction as the children that it learned from. The view `results` joins the first two.
+state, and `updates` what its updates told of themselves, both written in the same transaction as the children that were
+learned from. The view `results` joins the first two.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from nos_tf.dsl.rule import UpdateRule
 
 FILE_NAME = 'results.sqlite'
-VERSION = 4
+VERSION = 5
 
 TRAINED = 'trained'
 LOOKED_UP = 'looked up'  # in a table
@@ -53,6 +54,11 @@ CREATE TABLE checkpoint (
     seconds REAL NOT NULL,        -- that the search has taken so far
     state BLOB NOT NULL           -- npz
 );
+CREATE TABLE updates (
+    iteration INTEGER PRIMARY KEY,
+    children INTEGER NOT NULL,    -- that there were after it
+    metrics TEXT NOT NULL         -- JSON: the learner's, as entropy and kl, by name
+);
 CREATE VIEW results AS
     SELECT id, iteration, sampled, rule, program, reward, learning_rate, sweep, seconds, seed, log_prob, origin,
         fingerprint
@@ -85,6 +91,14 @@ class Row(NamedTuple):
     log_prob: float
     origin: str = TRAINED
     fingerprint: str | None = None
+
+
+class Update(NamedTuple):
+    """What the learner told when it had learned from a batch."""
+
+    iteration: int
+    children: int  # that there were after it
+    metrics: dict[str, float]
 
 
 class Checkpoint(NamedTuple):

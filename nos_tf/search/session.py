@@ -110,13 +110,13 @@ class Session:
             report(len(outcomes))
         return outcomes
 
-    def save(self, arrivals: Arrivals, agent: Agent, flight: Flight) -> None:
-        """Files children and the agent that has learned from them, with what is under way, all or nothing."""
+    def save(self, arrivals: Arrivals, agent: Agent, metrics: Metrics, flight: Flight) -> None:
+        """Files children, the agent that has learned from them, its metrics and what is under way, all or nothing."""
         iteration = flight.version
         children = [StoredChild(iteration, sample.version, sample.rule, sample.log_prob) for sample in arrivals.samples]
         flight.version += 1
         checkpoint = Checkpoint(iteration + 1, self.seconds, {**agent.state(), **flight.state()})
-        for row in self.store.save_batch(children, self._seed, checkpoint):
+        for row in self.store.save_batch(children, self._seed, checkpoint, metrics):
             self.tally.add(row)
 
     def log(self, arrivals: Arrivals, metrics: Metrics, flight: Flight) -> None:

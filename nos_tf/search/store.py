@@ -16,7 +16,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.search.database import Database, check_integrity
 from nos_tf.search.files import explained
-from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Row, StoredChild
+from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Row, StoredChild, Update
 from nos_tf.tasks.child import Outcome
 
 
@@ -98,8 +98,14 @@ class Store(Database):
         outcome = Outcome(reward, math.nan if rate is None else rate, tuple(json.loads(sweep)), seconds)
         return UpdateRule(tuple(program.split())), outcome
 
-    def save_batch(self, children: Iterable[StoredChild], seed: int, checkpoint: Checkpoint) -> list[Row]:
-        """Appends children, whose outcomes are on file, and the state of the learner that has learned from them.
+    def save_batch(
+        self,
+        children: Iterable[StoredChild],
+        seed: int,
+        checkpoint: Checkpoint,
+        metrics: Mapping[str, float] | None = None,
+    ) -> list[Row]:
+        """Appends children, whose outcomes are on file, the state of the learner, and what it told of its update.
 
         Returns:
             the new rows of `results`.
@@ -124,6 +130,9 @@ class Store(Database):
         with self._transaction():
             self._db.executemany('INSERT INTO children VALUES (?, ?, ?, ?, ?, ?, ?, ?)', rows)
             self._db.execute('INSERT OR REPLACE INTO checkpoint VALUES (0, ?, ?, ?)', state)
+            if metrics:
+                update = (checkpoint.iteration - 1, first + len(rows), json.dumps(metrics))
+                self._db.execute('INSERT INTO updates VALUES (?, ?, ?)', update)
         return self.results(first)
 
     def checkpoint(self) -> Checkpoint | None:
@@ -161,6 +170,7 @@ class Run(NamedTuple):
     configuration: dict[str, Any]  # by the names of the bindings
     rows: list[Row]
     seconds: float  # that the search has taken so far
+    updates: list[Update]  # of the learner
 
 
 def read_run(run_dir: Path) -> Run:
@@ -180,7 +190,9 @@ def read_run(run_dir: Path) -> Run:
             raise RunError(f'{run_dir} holds a run of another version: schema is {version} there and {VERSION} here')
         rows = [Row(*row) for row in db.execute('SELECT * FROM results')]
         (seconds,) = db.execute('SELECT coalesce(max(seconds), 0.0) FROM checkpoint').fetchone()
-        return Run(configuration, rows, seconds)
+        told = db.execute('SELECT iteration, children, metrics FROM updates ORDER BY iteration')
+        updates = [Update(iteration, children, json.loads(metrics)) for iteration, children, metrics in told]
+        return Run(configuration, rows, seconds, updates)
 
 
 def read_results(run_dir: Path) -> list[Row]:

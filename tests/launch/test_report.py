@@ -28,9 +28,12 @@ def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_it_prints_where_the_report_is(
     draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(report, 'write', lambda run_dir: run_dir / 'report.html')
+    beside = []
+    monkeypatch.setattr(report, 'write', lambda run_dir, comparisons: (beside.extend(comparisons), run_dir / 'page')[1])
     draw('--run_dir', str(tmp_path))
-    assert capsys.readouterr().out == f'{tmp_path / "report.html"}\n'
+    draw('--run_dir', str(tmp_path), '--comparisons', 'one', 'two')
+    assert capsys.readouterr().out == f'{tmp_path / "page"}\n' * 2
+    assert beside == [Path('one'), Path('two')]
 
 
 def test_a_directory_of_a_comparison_gets_its_own_report(
@@ -40,6 +43,13 @@ def test_a_directory_of_a_comparison_gets_its_own_report(
     monkeypatch.setattr(comparison_report, 'write', lambda run_dir: run_dir / 'of a comparison')
     draw('--run_dir', str(tmp_path))
     assert capsys.readouterr().out == f'{tmp_path / "of a comparison"}\n'
+
+
+def test_a_comparison_has_none_beside_it(draw: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'trainings.sqlite').touch()
+    with pytest.raises(SystemExit):
+        draw('--run_dir', str(tmp_path), '--comparisons', 'other')
+    assert f'argument --comparisons: {tmp_path} holds a comparison itself' in capsys.readouterr().err
 
 
 def test_a_directory_without_a_search_is_refused(draw: Callable, tmp_path: Path) -> None:

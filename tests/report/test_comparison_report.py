@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from nos_tf.report import comparison_report
+from nos_tf.report import comparison_report, report
 from nos_tf.search import RunError
 from nos_tf.search.trainings import Key, TrainingStore
 from nos_tf.tasks.recipe import Curve, Trained
-from tests.report.test_report import Page
+from tests.report.test_report import Page, fill
 
 SGD, ADAM, POWERSIGN = 'keras.SGD', 'keras.Adam', 'powersign'
 FAST = 'powersign with beta_1=0.8'
@@ -34,6 +34,7 @@ DONE = {
     Key(POOR, 0.1, 0): trained(0.1),
     Key(POOR, 1.0, 0): trained(0.2),
 }
+COLUMNS = ('final val', 'final test', 'best val', 'test at best val')
 STANDINGS = [(POWERSIGN, 1.0, 1), (FAST, 0.1, 1), (SGD, 0.1, 2), (ADAM, 0.1, 1), (WILD, 0.1, 1)]
 STAGES = [{'before': '1 epochs', 'after': '3 epochs', 'contenders': 5, 'correlation': 0.375}]
 
@@ -105,3 +106,21 @@ def test_what_has_not_run_or_not_finished_is_refused(tmp_path):
     TrainingStore(tmp_path, {}).close()
     with pytest.raises(RunError, match='has not finished: run launch/cifar10.py with this --run_dir first'):
         comparison_report.write(tmp_path)
+
+
+def test_the_report_of_a_search_shows_it_beside(run_dir, tmp_path_factory):
+    search = tmp_path_factory.mktemp('search')
+    fill(search)
+    finished = run_dir('ConvNet')
+    page = Page(report.write(search, [finished]).read_text(encoding='utf-8'))
+    name = finished.name
+    assert f'Beside other optimizers: {name}' in page.text
+    assert page.rows[page.rows.index(['optimizer', 'learning rate', 'seeds', *COLUMNS]) + 1][:2] == [
+        'g * exp(sign(g) * sign(m))',
+        '1',
+    ]
+    text = (search / 'report.md').read_text(encoding='utf-8')
+    assert f'](curves_{name}.png)' in text
+    assert (search / f'curves_{name}.png').read_bytes() == comparison_report.draw(finished).curves
+    with pytest.raises(RunError, match='no comparison has run there'):
+        report.write(search, [search])

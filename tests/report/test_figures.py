@@ -8,7 +8,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nos_tf.report.figures import moving_average, reward_curve
+from nos_tf.report.figures import controller_curves, moving_average, moving_band, reward_curve
+from nos_tf.search.schema import Update
 from tests.rows import make_rows
 
 REWARDS = np.random.default_rng(0).uniform(0.1, 0.9, 250)
@@ -42,7 +43,32 @@ def test_the_curve_shows_children_best_average_and_the_best_baseline(figures):
     np.testing.assert_array_equal(lines['adam, on fresh seeds'][:, 1], 0.7)
     assert len(lines) == 4
     shown = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert sorted(shown) == sorted(lines)
+    assert sorted(shown) == sorted([*lines, '80% of the last 100'])
+    (band,) = axes.collections
+    low, high = moving_band(REWARDS)
+    vertices = {tuple(vertex) for vertex in band.get_paths()[0].vertices}
+    assert {(x, y) for edge in (low, high) for x, y in zip(children, edge, strict=True)} <= vertices
+
+
+def test_moving_band():
+    low, high = moving_band(REWARDS)
+    assert (low[0], high[0]) == (REWARDS[0], REWARDS[0])
+    last = np.sort(REWARDS[-100:])
+    assert np.mean((low[-1] <= last) & (last <= high[-1])) == 0.8
+    np.testing.assert_allclose(moving_band(np.arange(250.0))[0][[5, 249]], [0.5, 159.9])
+
+
+def test_the_controller_is_drawn_by_what_it_tells(figures):
+    updates = [Update(i, 5 * i, {'entropy': 9 - i / 10, 'kl': 0.01, 'step_size': 1.0}) for i in range(30)]
+    assert controller_curves(updates).startswith(b'\x89PNG')
+    entropy, divergence = figures[0].axes
+    children = np.arange(0, 150, 5)
+    np.testing.assert_allclose(entropy.lines[0].get_xydata(), np.stack([children, 9 - np.arange(30) / 10], 1))
+    np.testing.assert_allclose(divergence.lines[1].get_ydata(), 0.01)
+    assert controller_curves([]) is None and controller_curves([Update(0, 5, {'baseline': 0.3})]) is None
+    controller_curves([*updates, Update(30, 150, {})])  # as of a batch that was not learned from
+    controller_curves([Update(0, 5, {'entropy': 1.0})])
+    assert len(figures[2].axes) == 1
 
 
 @pytest.mark.parametrize('count', [1, 2, 250])

@@ -66,7 +66,7 @@ def fill(run_dir, rescored=True, configuration=CONFIGURATION):
                 UpdateRule.parse(rule).canonical(), 0, Outcome(reward, 0.1, (reward,), 1.0), origin=origin
             )
         children = [StoredChild(0, 0, UpdateRule.parse(rule), -2.5) for rule in RULES]
-        for row in store.save_batch(children, 0, Checkpoint(1, 1.0, {})):
+        for row in store.save_batch(children, 0, Checkpoint(1, 1.0, {}), {'entropy': 9.0, 'kl': 0.01}):
             tally.add(row)
         candidates = best_rules(store.results(), 2)
     scores = rescore(
@@ -98,10 +98,11 @@ def page(tmp_path):
 
 def test_the_page_needs_nothing_else(page, tmp_path):
     references = [value for _, name, value in page.attributes if name in ('src', 'href', 'srcset', 'action', 'data')]
-    ((prefix, picture),) = [reference.split(',') for reference in references]
-    assert prefix == 'data:image/png;base64'
+    prefixes, pictures = zip(*(reference.split(',') for reference in references), strict=True)
+    assert set(prefixes) == {'data:image/png;base64'}
     (run_dir,) = tmp_path.iterdir()
-    assert base64.b64decode(picture, validate=True) == (run_dir / 'reward_curve.png').read_bytes()
+    files = [(run_dir / f'{name}.png').read_bytes() for name in ('reward_curve', 'controller')]
+    assert [base64.b64decode(picture, validate=True) for picture in pictures] == files
     text = (run_dir / 'report.html').read_text(encoding='utf-8')
     assert all(mark not in text for mark in ('http', '@import', 'url(', '<script'))
 
@@ -229,6 +230,7 @@ def test_the_report_in_markdown_has_the_same_tables(tmp_path):
     report.write(tmp_path)
     text = (tmp_path / 'report.md').read_text(encoding='utf-8')
     assert '![reward against sampled rules](reward_curve.png)' in text
+    assert '![entropy and divergence of the controller](controller.png)' in text
     assert '| 2 | g | sgd | 0.512 | 0.1 | none | 2 | 0 | g g x x left |' in text
     headings = [line.removeprefix('### ') for line in text.splitlines() if line.startswith('### ')]
     assert headings[0] == 'On fresh seeds' and headings[-1] == 'Configuration' and len(headings) == 6

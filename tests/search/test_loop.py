@@ -22,7 +22,7 @@ from nos_tf.search.evaluators import InProcess
 from nos_tf.search.jobs import Job
 from nos_tf.search.loop import Search
 from nos_tf.search.schema import FILE_NAME
-from nos_tf.search.store import read_results
+from nos_tf.search.store import read_results, read_run
 from nos_tf.tasks.child import Child, Outcome
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits
@@ -147,6 +147,8 @@ def test_interrupted_search_goes_on_bit_for_bit(tmp_path, learner, overrides):
     assert len(read_results(tmp_path / 'parts')) < 60
     parts = search(learner(**hyper_parameters), **overrides).run(tmp_path / 'parts')
     assert read_results(tmp_path / 'parts') == read_results(tmp_path / 'whole')
+    told, expected = (read_run(tmp_path / name).updates for name in ('parts', 'whole'))
+    assert told == expected and [update.children for update in told] == list(range(5, 61, 5))
     assert {**parts, 'seconds': 0} == {**whole, 'seconds': 0}
     if overrides:
         assert whole['rejected'] > 0 and whole['merged'] > 0

@@ -45,7 +45,7 @@ def test_save_files_the_children_and_where_to_go_on(tmp_path):
     flight.fill(agent.propose, 3)
     arrivals = session.take(flight, 3)
     time.sleep(0.01)
-    session.save(arrivals, agent, flight)
+    session.save(arrivals, agent, {'entropy': 1.0}, flight)
     session.log(arrivals, {'entropy': 1.0}, flight)
     before = session.seconds
     assert session.tally.children == 3

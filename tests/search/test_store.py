@@ -15,8 +15,8 @@ import pytest
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.search import store as store_module
-from nos_tf.search.schema import FILE_NAME, Checkpoint, Row, StoredChild
-from nos_tf.search.store import Store, read_results
+from nos_tf.search.schema import FILE_NAME, Checkpoint, Row, StoredChild, Update
+from nos_tf.search.store import Store, read_results, read_run
 from nos_tf.tasks.child import Outcome
 
 IDENTITY = {'Child.epochs': 5, 'Child.learning_rates': (0.1, 1.0), 'nos_tf': '1'}
@@ -181,6 +181,16 @@ def test_save_batch_returns_the_new_rows_alone(filled):
         assert store.results(3) == rows
 
 
+def test_what_the_learner_told_comes_back_in_order(filled):
+    with open_store(filled) as store:
+        store.save_batch([StoredChild(2, 2, SGD, -4.0)], 0, Checkpoint(3, 30.0, {}), {'kl': 0.01, 'entropy': 8.5})
+        store.save_batch([StoredChild(3, 3, SGD, -4.0)], 0, Checkpoint(4, 40.0, {}), {})  # was not learned from
+        store.save_batch([StoredChild(4, 4, SGD, -4.0)], 0, Checkpoint(5, 50.0, {}), {'kl': math.nan})
+        first, second = read_run(filled).updates
+    assert first == Update(2, 4, {'kl': 0.01, 'entropy': 8.5})
+    assert second[:2] == (4, 6) and math.isnan(second.metrics['kl'])
+
+
 def test_a_checkpoint_comes_back_bit_for_bit(filled):
     with open_store(filled) as store:
         iteration, seconds, state = store.checkpoint()
@@ -252,7 +262,7 @@ def test_a_store_of_another_version_is_refused(filled):
     with contextlib.closing(sqlite3.connect(filled / FILE_NAME)) as db, db:
         db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
     for attempt in (lambda: Store(filled, IDENTITY, TASK), lambda: read_results(filled)):
-        with pytest.raises(RunError, match='another.* version: schema is 1 there and 4 here') as error:
+        with pytest.raises(RunError, match='another.* version: schema is 1 there and 5 here') as error:
             attempt()
         assert str(filled) in one_line(error)
 
