@@ -1,13 +1,16 @@
-"""Image classification data for children: digits (embedded), CIFAR-10, Fashion-MNIST and others through tfds.
+"""Image classification data for children: digits (embedded), files as MNIST's, CIFAR-10 and others through tfds.
 
 A source is a small frozen value that pickles; `load()` gives the arrays. Splits are fixed by the source alone, so that
 the held-out validation set is the same for every rule, run and worker (Section 4.2).
 """
 
+import gzip
 import hashlib
 import os
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import gin
@@ -133,6 +136,38 @@ class TfdsImages:
         return _load_tfds(self)
 
 
+@gin.register
+@dataclass(frozen=True)
+class IdxImages:
+    """A data set in the four files that MNIST came in, plain or gzipped, standardised like `TfdsImages`.
+
+    Args:
+        directory: of train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte.
+            The default is where Debian's package dataset-fashion-mnist has Fashion-MNIST (Xiao et al., 2017).
+        validation_examples: held out from those to train on, at random but fixed.
+        side: shrink square images to this many pixels a side, by averaging; None keeps them.
+        seed: of the split.
+    """
+
+    directory: str = '/usr/share/datasets/fashion-mnist'
+    validation_examples: int = 5000
+    side: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self, 'validation_examples', *(['side'] if self.side is not None else []))
+        check_counts(self, 'seed', least=0)
+
+    def load(self) -> Images:
+        """Images [N, side, side, 1].
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a file is not of this format.
+        """
+        return _load_idx(self)
+
+
 @lru_cache(maxsize=2)
 def _load_digits(source: Digits) -> Images:
     from sklearn.datasets import load_digits
@@ -159,11 +194,46 @@ def _load_digits(source: Digits) -> Images:
 
 @lru_cache(maxsize=2)
 def _load_tfds(source: TfdsImages) -> Images:
-    train, test, classes = _read_tfds(source)
+    return _parted(source, source.dataset, *_read_tfds(source))
+
+
+@lru_cache(maxsize=2)
+def _load_idx(source: IdxImages) -> Images:
+    directory = Path(source.directory)
+    train, test = (
+        Split(
+            _read_idx(directory / f'{part}-images-idx3-ubyte', 3)[..., np.newaxis],
+            _read_idx(directory / f'{part}-labels-idx1-ubyte', 1).astype(np.int32),
+        )
+        for part in ('train', 't10k')
+    )
+    return _parted(source, directory.resolve().name, train, test, int(train.labels.max(initial=0)) + 1)
+
+
+def _read_idx(path: Path, rank: int) -> np.ndarray:
+    """Bytes [N, ...] after a header of big-endian words: 0x800 + rank, and the length of each axis."""
+    zipped = path.with_name(f'{path.name}.gz')
+    if not path.exists() and not zipped.exists():
+        raise FileNotFoundError(
+            f'IdxImages.directory: no {path.name} or {zipped.name} in {path.parent}; for Fashion-MNIST on Debian, '
+            '`apt install dataset-fashion-mnist`'
+        )
+    try:
+        data = path.read_bytes() if path.exists() else gzip.decompress(zipped.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f'{zipped} is damaged: {error}') from error
+    header = np.frombuffer(data, '>u4', 1 + rank) if len(data) >= 4 * (1 + rank) else np.zeros(1)
+    if header[0] != 0x800 + rank or len(data) - 4 * (1 + rank) != np.prod(header[1:], dtype=np.int64):
+        raise ValueError(f'{path}: is no idx{rank} file of bytes, or not all of one')
+    return np.frombuffer(data, np.uint8, offset=4 * (1 + rank)).reshape(header[1:])
+
+
+def _parted(source: TfdsImages | IdxImages, name: str, train: Split, test: Split, classes: int) -> Images:
+    """With a validation set held out, shrunk and standardised."""
     if not 1 <= source.validation_examples < len(train.labels):
         raise ValueError(
-            f'TfdsImages.validation_examples = {source.validation_examples}: {source.dataset} has {len(train.labels)} '
-            'training examples to take them from'
+            f'{type(source).__name__}.validation_examples = {source.validation_examples}: {name} has '
+            f'{len(train.labels)} training examples to take them from'
         )
     order = np.random.Generator(np.random.PCG64(source.seed)).permutation(len(train.labels))
     held_out, kept = np.split(order, [source.validation_examples])
@@ -177,7 +247,7 @@ def _load_tfds(source: TfdsImages) -> Images:
         return result
 
     return Images(
-        source.dataset,
+        name,
         classes,
         Split(standardised(pixels[kept]), train.labels[kept]),
         Split(standardised(pixels[held_out]), train.labels[held_out]),
@@ -216,7 +286,7 @@ def _read_tfds(source: TfdsImages) -> tuple[Split, Split, int]:
     return train, test, features['label'].num_classes
 
 
-def _shrink(images: np.ndarray, source: TfdsImages) -> np.ndarray:
+def _shrink(images: np.ndarray, source: TfdsImages | IdxImages) -> np.ndarray:
     """Pixels summed over squares to the side that the source asks for: integers [N, S, S, C].
 
     Sums are as good as averages, since standardising follows, and exact.
@@ -224,7 +294,9 @@ def _shrink(images: np.ndarray, source: TfdsImages) -> np.ndarray:
     n, height, width, channels = images.shape
     side = height if source.side is None else source.side
     if not 1 <= side <= height or height % side or width != height:
-        raise ValueError(f'TfdsImages.side = {source.side}: must divide {height}, of images {height}x{width}')
+        raise ValueError(
+            f'{type(source).__name__}.side = {source.side}: must divide {height}, of images {height}x{width}'
+        )
     if side == height:
         return images
     factor = height // side

@@ -1,14 +1,16 @@
 """The splits that every child shares: sizes, disjointness, standardisation; and what missing data say."""
 
 import dataclasses
+import gzip
 import pickle
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from nos_tf.tasks.images import Digits, Images, Split, TfdsImages
+from nos_tf.tasks.images import Digits, IdxImages, Images, Split, TfdsImages
 
 COUNTS = {'train': 40, 'test': 12}
 
@@ -257,6 +259,80 @@ def test_tfds_side_must_divide(stored, side):
 def test_tfds_validation_must_leave_something_to_learn_from(stored, count):
     with pytest.raises(ValueError, match=rf'TfdsImages.validation_examples = {count}: shades has 40'):
         source(stored, validation_examples=count).load()
+
+
+# Files as MNIST's
+
+
+def write_idx(folder, zipped, images, labels, part):
+    """Two files in the format of MNIST."""
+    for kind, array in ((f'images-idx{images.ndim}', images), (f'labels-idx{labels.ndim}', labels)):
+        data = struct.pack('>i', 0x800 + array.ndim) + struct.pack(f'>{array.ndim}i', *array.shape) + array.tobytes()
+        name = f'{part}-{kind}-ubyte'
+        if zipped:
+            (folder / f'{name}.gz').write_bytes(gzip.compress(data))
+        else:
+            (folder / name).write_bytes(data)
+
+
+@pytest.fixture
+def idx(tmp_path):
+    """A folder 'clothes', of 4x4 images in files, those to train on gzipped."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / 'clothes'
+    folder.mkdir()
+    arrays = {
+        part: (random.integers(0, 256, [count, 4, 4]).astype(np.uint8), random.integers(0, 5, count).astype(np.uint8))
+        for part, count in (('train', 40), ('t10k', 12))
+    }
+    for part, (images, labels) in arrays.items():
+        write_idx(folder, part == 'train', images, labels, part)
+    return arrays, folder
+
+
+def test_idx_files_give_what_tfds_gives_of_the_same(idx, tmp_path):
+    arrays, folder = idx
+    same = {name: (images[..., None], labels) for name, (images, labels) in zip(COUNTS, arrays.values(), strict=True)}
+    store(tmp_path, 'clothes', 5, same)
+    for side in (None, 2):
+        ours = IdxImages(str(folder), validation_examples=10, side=side).load()
+        theirs = TfdsImages('clothes', validation_examples=10, side=side, data_dir=str(tmp_path)).load()
+        assert (ours.name, ours.classes, ours.shape) == ('clothes', 5, theirs.shape)
+        assert ours.fingerprint() == theirs.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ('damage', 'says'),
+    [
+        (lambda data: data[:-1], 'is no idx1 file of bytes, or not all of one'),
+        (lambda data: data[:3], 'is no idx1 file of bytes'),
+        (lambda data: b'\0\0\x08\x03' + data[4:], 'is no idx1 file of bytes'),
+    ],
+)
+def test_idx_files_that_are_damaged_are_named(idx, damage, says):
+    path = idx[1] / 't10k-labels-idx1-ubyte'
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=says) as error:
+        IdxImages(str(idx[1]), validation_examples=10).load()
+    assert str(path) in str(error.value)
+
+
+def test_idx_files_that_are_cut_or_missing_are_named(idx):
+    path = idx[1] / 'train-images-idx3-ubyte.gz'
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r'train-images-idx3-ubyte\.gz is damaged'):
+        IdxImages(str(idx[1])).load()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r'IdxImages.directory: no train-images-idx3-ubyte or .*apt install'):
+        IdxImages(str(idx[1])).load()
+
+
+@pytest.mark.parametrize(
+    ('values', 'says'), [({'validation_examples': 40}, 'clothes has 40'), ({'side': 3}, 'divide 4')]
+)
+def test_idx_files_refuse_what_does_not_fit(idx, values, says):
+    with pytest.raises(ValueError, match=f'IdxImages.*{says}'):
+        IdxImages(**{'directory': str(idx[1]), 'validation_examples': 10, **values}).load()
 
 
 @pytest.mark.parametrize('name', ['cifar10', 'no_such_data_set'])
