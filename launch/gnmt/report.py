@@ -11,7 +11,7 @@ from gnmt.recipe import Trained
 from gnmt.store import read_trainings
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import png_of
-from nos_tf.report.page import image, markdown, paragraph, table, write_page
+from nos_tf.report.page import Section, image, write_page
 from nos_tf.search import RunError
 
 PAPER = {'keras.Adam': (1.49, 24.5), 'powersign': (1.39, 25.0)}
@@ -56,19 +56,22 @@ def write(run_dir: Path) -> Path:
         rule: [done[rule, rate, seed] for seed in range(summary['seeds'])]
         for rule, rate in summary['best rates'].items()
     }
-    rows = [_row(rule, summary['best rates'][rule], trained) for rule, trained in runs.items()]
-    signature = next(iter(runs.values()))[0].signature
-    says = f'{SAYS} BLEU by sacrebleu: {signature}.'
-    candidates = _candidates(summary, done)
+    sections = [_table_2(summary, runs), _candidates(summary, done)]
     picture = _curves(runs)
     (run_dir / 'curves.png').write_bytes(picture)
-    numbers = range(1, len(HEAD))
-    text = f'{says}\n\n{markdown(HEAD, rows, numbers)}\n{candidates[0]}\n\n{markdown(*candidates[1:], (1, 2))}'
-    (run_dir / 'table.md').write_text(text, encoding='utf-8')
-    body = [image(picture, 'perplexity and BLEU by step'), paragraph(says), table(list(HEAD), rows, numbers=numbers)]
-    body += [paragraph(candidates[0]), table(*candidates[1:], numbers=(1, 2))]
+    (run_dir / 'table.md').write_text('\n'.join(section.markdown() for section in sections), encoding='utf-8')
     settings = [[key, json.dumps(value)] for key, value in summary['recipe'].items()]
-    return write_page(run_dir, 'Translation', [*body, table(['name', 'value'], settings)])
+    sections.append(Section('Configuration', '', ['name', 'value'], settings))
+    body = [image(picture, 'perplexity and BLEU by step'), *(section.html() for section in sections)]
+    return write_page(run_dir, 'Translation', body)
+
+
+def _table_2(summary: Mapping, runs: Mapping[str, Sequence[Trained]]) -> Section:
+    rows = [_row(rule, summary['best rates'][rule], trained) for rule, trained in runs.items()]
+    everything = [trained for of_rule in runs.values() for trained in of_rule]
+    waited = np.mean([point.waiting for trained in everything for point in trained.points])
+    says = f'{SAYS} BLEU by sacrebleu: {everything[0].signature}. Of the time, {waited:.1%} was waiting for batches.'
+    return Section('Test BLEU, beside Table 2', says, HEAD, rows, range(1, len(HEAD)))
 
 
 def _row(rule: str, rate: float, runs: Sequence[Trained]) -> list[str]:
@@ -93,9 +96,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f'{np.mean(values):.{digits}f}{deviation}'
 
 
-def _candidates(
-    summary: Mapping, done: Mapping[tuple[str, float, int], Trained]
-) -> tuple[str, list[str], list[list[str]]]:
+def _candidates(summary: Mapping, done: Mapping[tuple[str, float, int], Trained]) -> Section:
     steps = summary['candidate steps']
     rows = []
     for rule, rates in summary['candidates'].items():
@@ -103,7 +104,8 @@ def _candidates(
             points = [point for point in done[rule, rate, 0].points if point.step <= steps]
             least = min(point.validation_perplexity for point in points)
             rows.append([Contender(rule).label, f'{rate:g}', f'{least:.2f}'])
-    return f'What chose the learning rates, after {steps} steps:', ['optimizer', 'rate', 'validation perplexity'], rows
+    head = ['optimizer', 'learning rate', 'validation perplexity']
+    return Section('What chose the learning rates', f'The first seed, after {steps} steps.', head, rows, (1, 2))
 
 
 def _curves(runs: Mapping[str, Sequence[Trained]]) -> bytes:

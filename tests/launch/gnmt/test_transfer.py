@@ -152,7 +152,8 @@ def test_the_report_has_table_2_beside_ours(tmp_path):
         *('keras.Adam', '0.2', '2', '2.00 ± 0.00', '1.67 ± 0.01', '20.5 ± 0.7', '2050.0 ± 70.7', '4.0 ± 0.0', '1'),
         *('1.49', '24.5'),
     ]
-    assert 'BLEU by sacrebleu: s.' in table and '| keras.Adam | 0.1 | 5.10 |' in table and 'sign(g)' in page
+    assert 'BLEU by sacrebleu: s.' in table and '% was waiting for batches.' in table
+    assert '| keras.Adam | 0.1 | 5.10 |' in table and 'sign(g)' in page
     assert (tmp_path / 'curves.png').stat().st_size > 10_000
     (tmp_path / 'summary.json').unlink()
     with pytest.raises(RunError, match='has not finished'):
