@@ -1,4 +1,4 @@
-"""Draws the report of a search, finished or under way, or of a comparison anew.
+"""Draws the report of a search, finished or under way, or of a comparison anew, in translation too.
 
 python launch/report.py --run_dir runs/quickstart
 """
@@ -6,8 +6,10 @@ python launch/report.py --run_dir runs/quickstart
 from pathlib import Path
 
 import commandline
+from gnmt import report as translation_report
+from gnmt.recipe import Trained as Translator
 from nos_tf.report import comparison_report, report
-from nos_tf.search import trainings
+from nos_tf.search import training_run
 
 
 def draw() -> None:
@@ -17,10 +19,13 @@ def draw() -> None:
         '--comparisons', nargs='+', type=Path, default=(), metavar='DIR', help='to be shown with a search'
     )
     arguments = parser.parse_args()
-    if not (arguments.run_dir / trainings.FILE_NAME).exists():
+    kind = training_run.kind_of(arguments.run_dir)
+    if kind is None:
         print(report.write(arguments.run_dir, arguments.comparisons))
     elif arguments.comparisons:
         parser.error(f'argument --comparisons: {arguments.run_dir} holds a comparison itself, and no search')
+    elif kind == training_run.name_of(Translator):
+        print(translation_report.write(arguments.run_dir))
     else:
         print(comparison_report.write(arguments.run_dir))
 

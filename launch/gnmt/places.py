@@ -9,11 +9,11 @@ import gin
 import tensorflow as tf
 
 from gnmt.recipe import Trained
-from gnmt.store import Job
 from gnmt.trainer import Course
 from nos_tf.search import RunError
 from nos_tf.search.connection import connect, raise_if_lost
 from nos_tf.search.jobs import reason
+from nos_tf.search.training_run import Training
 from nos_tf.tasks.checks import check_counts
 
 
@@ -34,7 +34,7 @@ class OneAtATime:
             raise ValueError(f'OneAtATime.on_cluster = {on_cluster!r}: must be True or False')
         self.on_cluster, self.start_seconds = on_cluster, start_seconds
         check_counts(self, 'start_seconds')
-        self._queue: deque[Job] = deque()
+        self._queue: deque[Training] = deque()
 
     def start(self, course: Course, _: int) -> None:
         """Waits for the servers, if there are any, and loads the data.
@@ -45,11 +45,11 @@ class OneAtATime:
         coordinator = connect(self.start_seconds)[1] if self.on_cluster else None
         self._trainer = course.trainer(coordinator=coordinator)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Training) -> None:
         """Queues a training."""
         self._queue.append(job)
 
-    def collect(self) -> list[tuple[Job, Trained]]:
+    def collect(self) -> list[tuple[Training, Trained]]:
         """Trains the next; what a worker was doing when it died is done by another.
 
         Raises:

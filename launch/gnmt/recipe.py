@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,6 +39,15 @@ class Trained(NamedTuple):
     test_exact: float | None  # share of sentences that are right to the letter
     signature: str  # of the BLEU
     memory: float  # numbers that the optimizer keeps for each weight
+
+    def as_json(self) -> dict[str, Any]:
+        """It as JSON values."""
+        return self._asdict()
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> 'Trained':
+        """The inverse of `as_json`."""
+        return cls(**{**fields, 'points': tuple(Point(*point) for point in fields['points'])})
 
     @property
     def best(self) -> int:

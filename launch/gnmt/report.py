@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gnmt.recipe import Trained
-from gnmt.store import read_trainings
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import png_of
 from nos_tf.report.page import Section, image, write_page
 from nos_tf.search import RunError
+from nos_tf.search.training_run import Key, read_trainings
 
 PAPER = {'keras.Adam': (1.49, 24.5), 'powersign': (1.39, 25.0)}
 """Table 2: train perplexity and test BLEU, WMT 2014 English -> German with 8 layers."""
@@ -47,13 +47,13 @@ def write(run_dir: Path) -> Path:
     Raises:
         RunError: the run has no trainings, or has not finished.
     """
-    done = read_trainings(run_dir)
+    done = read_trainings(run_dir, Trained)
     try:
         summary = json.loads((run_dir / 'summary.json').read_text(encoding='utf-8'))
     except FileNotFoundError as error:
         raise RunError(f'{run_dir} has not finished: run launch/gnmt/train.py with this --run_dir first') from error
     runs = {
-        rule: [done[rule, rate, seed] for seed in range(summary['seeds'])]
+        rule: [done[Key(rule, rate, seed)] for seed in range(summary['seeds'])]
         for rule, rate in summary['best rates'].items()
     }
     sections = [_table_2(summary, runs), _candidates(summary, done)]
@@ -96,12 +96,12 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f'{np.mean(values):.{digits}f}{deviation}'
 
 
-def _candidates(summary: Mapping, done: Mapping[tuple[str, float, int], Trained]) -> Section:
+def _candidates(summary: Mapping, done: Mapping[Key, Trained]) -> Section:
     steps = summary['candidate steps']
     rows = []
     for rule, rates in summary['candidates'].items():
         for rate in rates:
-            points = [point for point in done[rule, rate, 0].points if point.step <= steps]
+            points = [point for point in done[Key(rule, rate, 0)].points if point.step <= steps]
             least = min(point.validation_perplexity for point in points)
             rows.append([Contender(rule).label, f'{rate:g}', f'{least:.2f}'])
     head = ['optimizer', 'learning rate', 'validation perplexity']

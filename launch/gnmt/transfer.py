@@ -1,7 +1,7 @@
 """Update rules against Adam in machine translation (Section 5.3, Table 2): nothing else is changed."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,11 @@ from typing import Any
 import gin
 
 from gnmt.recipe import Trained, TranslationRecipe
-from gnmt.store import Job, TranslationStore
 from gnmt.trainer import Course
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search import RunError
 from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.files import write_whole
+from nos_tf.search.training_run import Key, Training, TrainingRun, TrainingStore
 from nos_tf.tasks.checks import check_counts
 
 OTHERS = 'others'
@@ -93,72 +92,39 @@ class Transfer:
         Raises:
             RunError: the directory holds another run, or the run cannot go on.
         """
-        run_dir = Path(run_dir)
-        whole = self.recipe.steps
-        runs = _Runs(self.recipe, run_dir, self.evaluator)
-        try:
+        run_dir, recipe = Path(run_dir), self.recipe
+        store = TrainingStore(run_dir, Trained, recipe.identity())
+        with TrainingRun(store, Course(recipe, run_dir), self.evaluator) as trainings:
             if gin.config_str():
                 write_whole(run_dir / 'config.gin', gin.operative_config_str())
             candidates = [
-                Job(rule, rate, 0, self.candidate_steps) for rule in self.rules for rate in self.rates_of(rule)
+                Training(rule, rate, 0, self.candidate_steps) for rule in self.rules for rate in self.rates_of(rule)
             ]
-            found = runs.run(candidates)
+            found = trainings.run(candidates, self._is_done)
             best = {rule: self._best_rate(rule, found) for rule in self.rules}
-            jobs = [Job(rule, best[rule], seed, whole) for seed in range(self.seeds) for rule in self.rules]
-            done = runs.run(jobs)
+            jobs = [Training(rule, best[rule], seed, recipe.steps) for seed in range(self.seeds) for rule in self.rules]
+            done = trainings.run(jobs, self._is_done)
             summary = {
                 'best rates': best,
                 'seeds': self.seeds,
                 'candidates': {rule: self.rates_of(rule) for rule in self.rules},
                 'candidate steps': self.candidate_steps,
-                'recipe': {'TranslationRecipe.steps': whole, **self.recipe.identity()},
+                'recipe': {'TranslationRecipe.steps': recipe.steps, **recipe.identity()},
             }
             write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
-        finally:
-            runs.close()
         return {rule: [done[job.key] for job in jobs if job.contender == rule] for rule in self.rules}
 
-    def _best_rate(self, rule: str, found: Mapping[tuple[str, float, int], Trained]) -> float:
+    def _is_done(self, job: Training, found: Trained) -> bool:
+        """Whether what was found is all of it; a whole training is, once it has been tested."""
+        if job.length >= self.recipe.steps or found.is_over:
+            return found.test_bleu is not None
+        return found.points[-1].step >= job.length
+
+    def _best_rate(self, rule: str, found: Mapping[Key, Trained]) -> float:
         """By the least validation perplexity within the steps of the candidates."""
 
         def least(rate: float) -> float:
-            points = found[rule, rate, 0].points
+            points = found[Key(rule, rate, 0)].points
             return min(point.validation_perplexity for point in points if point.step <= self.candidate_steps)
 
         return min(self.rates_of(rule), key=least)
-
-
-class _Runs:
-    """A run directory at work."""
-
-    def __init__(self, recipe: TranslationRecipe, run_dir: Path, evaluator: Any) -> None:
-        self._recipe, self._evaluator = recipe, evaluator
-        self._store = TranslationStore(run_dir, recipe.identity())
-        self._course = Course(recipe, run_dir)
-        self._started = False
-
-    def run(self, jobs: Iterable[Job]) -> dict[tuple[str, float, int], Trained]:
-        """What became of the jobs; what is on file is not trained again."""
-        done = self._store.read()
-        due = [job for job in jobs if not job.is_done(done.get(job.key), self._recipe.steps)]
-        if due and not self._started:
-            try:
-                self._evaluator.start(self._course, 1)
-            except (ValueError, RuntimeError) as error:  # the text does not fit the recipe, or the threads
-                raise RunError(str(error)) from error
-            self._started = True
-        for job in due:
-            self._evaluator.submit(job)
-        left = len(due)
-        while left:
-            for job, trained in self._evaluator.collect():
-                self._store.save(job, trained)
-                done[job.key] = trained
-                left -= 1
-        return done
-
-    def close(self) -> None:
-        """Lets others have the run directory."""
-        self._store.close()
-        if self._started:
-            self._evaluator.close()

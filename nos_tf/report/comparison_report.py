@@ -18,7 +18,7 @@ from nos_tf.report.page import Section, image, write_page
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.search import RunError
 from nos_tf.search.comparison import Standing, score, standings
-from nos_tf.search.trainings import Key, read_trainings
+from nos_tf.search.training_run import Key, read_trainings
 from nos_tf.tasks.recipe import Trained
 
 DRAWN = 8  # optimizers, where those of the paper's figures are not all there
@@ -57,7 +57,7 @@ def draw(run_dir: Path) -> Drawn:
     Raises:
         RunError: the run has no trainings, or has not finished.
     """
-    done = read_trainings(run_dir)
+    done = read_trainings(run_dir, Trained)
     try:
         summary = json.loads((run_dir / SUMMARY).read_text(encoding='utf-8'))
     except FileNotFoundError as error:

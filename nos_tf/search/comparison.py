@@ -19,7 +19,8 @@ from scipy.stats import spearmanr
 from nos_tf.optimizers.contender import Contender
 from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.files import write_whole
-from nos_tf.search.trainings import Key, Training, Trainings
+from nos_tf.search.training_run import Key, Training
+from nos_tf.search.trainings import Trainings
 from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.recipe import Recipe, Trained
 

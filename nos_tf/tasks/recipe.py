@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +40,16 @@ class Trained(NamedTuple):
     curve: Curve  # shorter than was asked for if it diverged
     seconds: float
     diverged: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """It as JSON values."""
+        return {**self._asdict(), 'curve': self.curve._asdict()}
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> 'Trained':
+        """The inverse of `as_json`."""
+        curve = Curve(**{name: tuple(values) for name, values in fields['curve'].items()})
+        return cls(**{**fields, 'curve': curve})
 
 
 @gin.register

@@ -43,7 +43,7 @@ def rows(run_dir):
         return []
     with closing(sqlite3.connect(f'{path.as_uri()}?mode=ro', uri=True)) as db:
         try:
-            return db.execute('SELECT contender, rate, seed, curve FROM trainings').fetchall()
+            return db.execute("SELECT contender, rate, seed, json_extract(result, '$.curve') FROM trainings").fetchall()
         except sqlite3.Error:
             return []
 

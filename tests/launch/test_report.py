@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from gnmt import report as translation_report
+from gnmt.recipe import Trained as Translator
 from nos_tf.report import comparison_report, report
 from nos_tf.search import RunError
+from nos_tf.search.training_run import TrainingStore
+from nos_tf.tasks.recipe import Trained
 
 LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
 
@@ -36,17 +40,23 @@ def test_it_prints_where_the_report_is(
     assert beside == [Path('one'), Path('two')]
 
 
+@pytest.mark.parametrize(('kind', 'module'), [(Trained, comparison_report), (Translator, translation_report)])
 def test_a_directory_of_a_comparison_gets_its_own_report(
-    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    draw: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    kind: type,
+    module: object,
 ) -> None:
-    (tmp_path / 'trainings.sqlite').touch()
-    monkeypatch.setattr(comparison_report, 'write', lambda run_dir: run_dir / 'of a comparison')
+    TrainingStore(tmp_path, kind, {}).close()
+    monkeypatch.setattr(module, 'write', lambda run_dir: run_dir / 'of a comparison')
     draw('--run_dir', str(tmp_path))
     assert capsys.readouterr().out == f'{tmp_path / "of a comparison"}\n'
 
 
 def test_a_comparison_has_none_beside_it(draw: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / 'trainings.sqlite').touch()
+    TrainingStore(tmp_path, Trained, {}).close()
     with pytest.raises(SystemExit):
         draw('--run_dir', str(tmp_path), '--comparisons', 'other')
     assert f'argument --comparisons: {tmp_path} holds a comparison itself' in capsys.readouterr().err

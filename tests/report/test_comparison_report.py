@@ -6,7 +6,7 @@ import pytest
 
 from nos_tf.report import comparison_report, report
 from nos_tf.search import RunError
-from nos_tf.search.trainings import Key, TrainingStore
+from nos_tf.search.training_run import Key, TrainingStore
 from nos_tf.tasks.recipe import Curve, Trained
 from tests.report.test_report import Page, fill
 
@@ -44,7 +44,7 @@ def run_dir(tmp_path):
     """A finished run; `network` is that of its recipe."""
 
     def finished(network='WideResNet'):
-        store = TrainingStore(tmp_path, {})
+        store = TrainingStore(tmp_path, Trained, {})
         for key, value in DONE.items():
             store.save(key, value)
         store.close()
@@ -103,7 +103,7 @@ def test_the_curves_are_in_the_page_and_beside_it(run_dir):
 def test_what_has_not_run_or_not_finished_is_refused(tmp_path):
     with pytest.raises(RunError, match='holds no trainings.sqlite: no comparison has run there'):
         comparison_report.write(tmp_path)
-    TrainingStore(tmp_path, {}).close()
+    TrainingStore(tmp_path, Trained, {}).close()
     with pytest.raises(RunError, match='has not finished: run launch/cifar10.py with this --run_dir first'):
         comparison_report.write(tmp_path)
 

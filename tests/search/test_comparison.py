@@ -11,7 +11,7 @@ import pytest
 from nos_tf.search import RunError
 from nos_tf.search.comparison import Comparison, Stage, score, stages, standings
 from nos_tf.search.evaluators import ProcessPool
-from nos_tf.search.trainings import FILE_NAME, Key
+from nos_tf.search.training_run import FILE_NAME, Key, read_trainings
 from nos_tf.tasks.images import Digits
 from nos_tf.tasks.recipe import Curve, Recipe, Trained
 from tests.tasks.linear import Linear
@@ -65,8 +65,8 @@ def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
     assert all(run.curve.epochs == 3 for standing in result for run in standing.runs)
     rows = read(tmp_path / 'a')
     assert len(rows) == 3 * 3 + 1
-    lengths = sorted(row[3].count(',') for row in rows)
-    assert lengths[0] < lengths[-1] and not any(row[4] for row in rows)
+    lengths = {curve.epochs for curve, _ in rows.values()}
+    assert lengths == {1, 2, 3} and not any(diverged for _, diverged in rows.values())
     assert not [*(tmp_path / 'a' / 'checkpoints').iterdir()]
     assert [*(tmp_path / 'a' / 'tensorboard').glob('*/*/events*')]
     summary = json.loads((tmp_path / 'a' / 'summary.json').read_text())
@@ -86,8 +86,7 @@ def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
 
 
 def read(run_dir):
-    with closing(sqlite3.connect(run_dir / FILE_NAME)) as db:
-        return db.execute('SELECT contender, rate, seed, curve, diverged FROM trainings').fetchall()
+    return {key: (trained.curve, trained.diverged) for key, trained in read_trainings(run_dir, Trained).items()}
 
 
 def test_promising_rules_compete_beside_the_others(tmp_path):

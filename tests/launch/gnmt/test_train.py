@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from gnmt.store import read_trainings
+from gnmt.recipe import Trained
+from nos_tf.search.training_run import read_trainings
 from tests import launching
 from tests.fake_children import wait_until
 
@@ -50,7 +51,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(tmp_path):
     code, rest, err = launching.finish(begin(tmp_path / 'run', *short, flags=('--rules', 'powersign')))
     assert (code, err) == (0, '')
     assert rest.splitlines()[-1] == str(tmp_path / 'run/report.html')
-    done = read_trainings(tmp_path / 'run')
+    done = read_trainings(tmp_path / 'run', Trained)
     for run in done.values():
         assert [point.step for point in run.points] == [5, 10, 15, 20] and run.test_bleu is not None
     assert len(lines_of(out) + lines_of(rest)) in (4, 5)  # what was stopped between two points may be told again
@@ -91,6 +92,6 @@ def test_a_cluster_trains_though_a_worker_is_killed(tmp_path):
     os.kill(pid, signal.SIGKILL)
     code, out, err = launching.finish(process)
     assert code == 0, err
-    (run,) = read_trainings(run_dir).values()
+    (run,) = read_trainings(run_dir, Trained).values()
     assert run.points[-1].step == 60 and run.points[-1].validation_perplexity < run.points[0].validation_perplexity < 60
     assert out.splitlines()[-1] == str(run_dir / 'report.html')

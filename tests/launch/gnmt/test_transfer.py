@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+from contextlib import closing
 
 import pytest
 
 from gnmt import report
-from gnmt.store import FILE_NAME, Job, TranslationStore, read_trainings
+from gnmt.recipe import Trained
 from gnmt.transfer import Transfer
 from nos_tf.search import RunError
 from nos_tf.search.evaluators import InProcess
+from nos_tf.search.training_run import Key, Training, TrainingStore, read_trainings
 from tests.launch.gnmt.small import RECIPE, point, trained
 
 RATES = {'keras.Adam': (0.1, 0.2), 'others': (1.0, 2.0)}
@@ -33,8 +35,8 @@ class Pretends:
             raise RunError('no more')
         self.jobs.append(job)
         off = min(abs(job.rate - 0.2), abs(job.rate - 1.0)) + job.seed / 100
-        points = [point(step, 10 / step + off, step) for step in range(1, job.steps + 1)]
-        return [(job, trained(*points, test_bleu=20.0 + job.seed if job.steps == 6 else None))]
+        points = [point(step, 10 / step + off, step) for step in range(1, job.length + 1)]
+        return [(job, trained(*points, test_bleu=20.0 + job.seed if job.length == 6 else None))]
 
     def close(self):
         pass
@@ -49,8 +51,12 @@ def test_validation_chooses_and_the_best_rate_gets_the_seeds(tmp_path):
     comparison = transfer()
     result = comparison.run(tmp_path)
     jobs = comparison.evaluator.jobs
-    assert set(jobs[:4]) == {Job(rule, rate, 0, 2) for rule in comparison.rules for rate in comparison.rates_of(rule)}
-    assert set(jobs[4:]) == {Job(*at, seed, 6) for at in (('keras.Adam', 0.2), ('powersign', 1.0)) for seed in (0, 1)}
+    assert set(jobs[:4]) == {
+        Training(rule, rate, 0, 2) for rule in comparison.rules for rate in comparison.rates_of(rule)
+    }
+    assert set(jobs[4:]) == {
+        Training(*at, seed, 6) for at in (('keras.Adam', 0.2), ('powersign', 1.0)) for seed in (0, 1)
+    }
     assert [run.test_bleu for run in result['powersign']] == [20.0, 21.0]
     assert json.loads((tmp_path / 'summary.json').read_text())['best rates'] == {'keras.Adam': 0.2, 'powersign': 1.0}
 
@@ -114,21 +120,17 @@ def test_text_that_does_not_fit_the_recipe_is_one_line(tmp_path):
 
 
 def test_trainings_survive_their_file(tmp_path):
-    jobs = [Job('powersign', 0.3, 0, 2), Job('keras.Adam', 1e-3, 1, 6)]
+    keys = [Key('powersign', 0.3, 0), Key('keras.Adam', 1e-3, 1)]
     runs = [trained(point(1, float('inf')), point(2, 3.5)), trained(point(6, 2.0), test_bleu=33.25, stopped=True)]
-    store = TranslationStore(tmp_path, {'a': 1})
-    for job, run in zip(jobs, runs, strict=True):
-        store.save(job, run)
-    store.close()
-    assert read_trainings(tmp_path) == {job.key: run for job, run in zip(jobs, runs, strict=True)}
-    with pytest.raises(RunError, match=f'holds no {FILE_NAME}'):
-        read_trainings(tmp_path / 'elsewhere')
+    with closing(TrainingStore(tmp_path, Trained, {'a': 1})) as store:
+        for key, run in zip(keys, runs, strict=True):
+            store.save(key, run)
+    assert read_trainings(tmp_path, Trained) == dict(zip(keys, runs, strict=True))
 
 
 @pytest.mark.parametrize(
     ('found', 'steps', 'is_done'),
     [
-        (None, 2, False),
         (trained(point(2, 1.0)), 2, True),
         (trained(point(1, 1.0)), 2, False),
         (trained(point(6, 1.0)), 6, False),  # not tested yet
@@ -137,7 +139,7 @@ def test_trainings_survive_their_file(tmp_path):
     ],
 )
 def test_when_a_job_is_done(found, steps, is_done):
-    assert Job('powersign', 1.0, 0, steps).is_done(found, 6) is is_done
+    assert transfer()._is_done(Training('powersign', 1.0, 0, steps), found) is is_done
 
 
 def test_the_report_has_table_2_beside_ours(tmp_path):
