@@ -65,6 +65,10 @@ class ConvNet:
 
     def __post_init__(self) -> None:
         check_counts(self, 'filters')
+        for name, most in (('statistics_momentum', 1.0), ('statistics_epsilon', math.inf)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
+                raise ValueError(f'ConvNet.{name} = {value!r}: must be a number from 0 to below {most:g}')
         if not isinstance(self.bfloat16, bool):
             raise ValueError(f'ConvNet.bfloat16 = {self.bfloat16!r}: must be True or False')
 

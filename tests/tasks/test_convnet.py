@@ -184,6 +184,16 @@ def test_initial_weights_are_a_function_of_the_seed():
     assert np.mean(first != other) > 0.8
 
 
+@pytest.mark.parametrize(
+    'values',
+    [{'statistics_momentum': True}, {'statistics_momentum': 1.0}, {'statistics_epsilon': -1e-3}, {'bfloat16': 1}],
+)
+def test_values_out_of_range_are_named(values):
+    ((name, value),) = values.items()
+    with pytest.raises(ValueError, match=f'ConvNet.{name} = {value!r}: must be '):
+        ConvNet(**values)
+
+
 def test_filters_must_be_positive():
     with pytest.raises(ValueError, match=r'ConvNet.filters = 0: must be a whole number, at least 1'):
         ConvNet(filters=0)
