@@ -11,6 +11,9 @@ from num2words import num2words
 
 from nos_tf.tasks.checks import check_counts
 
+MOST = 10**12
+"""The highest bound of number words."""
+
 
 class Pairs(NamedTuple):
     """Sentences and their translations, as many."""
@@ -64,6 +67,8 @@ class NumberWords:
     def __post_init__(self) -> None:
         check_counts(self, 'train_examples', 'validation_examples', 'test_examples', 'below')
         check_counts(self, 'seed', least=0)
+        if self.below > MOST:
+            raise ValueError(f'NumberWords.below = {self.below}: must be at most {MOST:,}')
         wanted = self.train_examples + self.validation_examples + self.test_examples
         if wanted > self.below:
             raise ValueError(f'NumberWords.below = {self.below}: there are not the {wanted} numbers that are wanted')
@@ -100,6 +105,11 @@ class TextFiles:
     validation: str = 'val'
     test: str = 'test_2016_flickr'
 
+    def __post_init__(self) -> None:
+        for name in ('directory', 'source', 'target', 'train', 'validation', 'test'):
+            if not isinstance(value := getattr(self, name), str):
+                raise ValueError(f'TextFiles.{name} = {value!r}: must be text in quotes')
+
     def load(self) -> Corpus:
         """All sentences, without the white space around them."""
         folder = Path(self.directory)
@@ -122,7 +132,7 @@ class TextFiles:
 def _lines(path: Path) -> list[str]:
     """The lines of a file; only a line feed ends one, whatever else Unicode counts as an end."""
     try:
-        text = path.read_bytes().decode('utf-8')
+        text = path.read_bytes().decode('utf-8-sig')
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{path} is not there: TextFiles wants it') from error
     except UnicodeDecodeError as error:

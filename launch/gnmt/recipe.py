@@ -171,6 +171,8 @@ class TranslationRecipe:
         check_counts(self, 'subwords', 'batch_size', 'steps', 'evaluate_every', 'patience')
         if isinstance(self.clip_norm, bool) or not isinstance(self.clip_norm, int | float) or not self.clip_norm > 0:
             raise ValueError(f'TranslationRecipe.clip_norm = {self.clip_norm!r}: must be a positive number')
+        if self.beam.width > self.subwords:
+            raise ValueError(f'Beam.width = {self.beam.width}: must be at most the {self.subwords} subwords')
         bounds = self.bounds
         whole = isinstance(bounds, Sequence) and all(isinstance(b, int) and not isinstance(b, bool) for b in bounds)
         if not whole or not bounds or list(bounds) != sorted({b for b in bounds if b > 1}):

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe
 from nos_tf.optimizers.contender import Contender
+from nos_tf.search import RunError
 
 IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)
 
@@ -144,20 +146,39 @@ class State:
         draft.replace(path)
 
     def restore(self, path: Path) -> Trained:
-        """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is none."""
-        values, best, at = self._start, self._start[: len(self._model.trainable_variables)], (0, 0, 0)
+        """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is said, and is none.
+
+        Raises:
+            RunError: it is of another model, vocabulary or optimizer.
+        """
+        arrays, at = self._start, (0, 0, 0)
+        arrays = [*arrays, *arrays[: len(self._model.trainable_variables)]]
         trained = Trained((), False, False, None, None, '', self.memory)
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as file:
-            points = tuple(Point(int(step), *rest) for step, *rest in file['points'].tolist())
-            diverged, stopped = file['over'].tolist()
-            found = [file[f'v{i}'] for i in range(len(values))], [file[f'b{i}'] for i in range(len(best))]
-            at = file['at'].tolist()
-            (values, best), trained = found, trained._replace(points=points, diverged=diverged, stopped=stopped)
-        _assign(self._variables, values)
-        self._best = best
+        if path.exists():
+            try:
+                with np.load(path) as file:
+                    found = [file[key] for key in file.files if key[0] in 'vb' and key[1:].isdigit()]
+                    points = tuple(Point(int(step), *rest) for step, *rest in file['points'].tolist())
+                    diverged, stopped = file['over'].tolist()
+                    steps, epoch, batch = file['at'].tolist()
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                print(f'{path} is damaged ({error}): this training begins anew', file=sys.stderr, flush=True)
+            else:
+                _check_shapes(path, found, arrays)
+                arrays, at = found, (steps, epoch, batch)
+                trained = trained._replace(points=points, diverged=diverged, stopped=stopped)
+        _assign(self._variables, arrays[: len(self._variables)])
+        self._best = arrays[len(self._variables) :]
         self.steps = at[0]
         self._open_epoch(*at[1:])
         return trained
+
+
+def _check_shapes(path: Path, found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    shapes = [[array.shape for array in arrays] for arrays in (found, wanted)]
+    if shapes[0] != shapes[1]:
+        differing = next((f'{a} there, {b} here' for a, b in zip(*shapes, strict=False) if a != b), 'their number')
+        raise RunError(f'{path} is a checkpoint of another model, vocabulary or optimizer: shapes differ, {differing}')
 
 
 def _array(variable: Any) -> np.ndarray:

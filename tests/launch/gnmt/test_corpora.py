@@ -29,6 +29,7 @@ def test_numbers_are_translated_and_in_one_part_only(corpus):
         ({'below': 100}, 'there are not the 21000 numbers'),
         ({'test_examples': 0}, 'NumberWords.test_examples = 0'),
         ({'seed': 0.5}, 'NumberWords.seed = 0.5'),
+        ({'below': 10**30}, 'must be at most 1,000,000,000,000'),
     ],
 )
 def test_numbers_that_cannot_be(arguments, said):
@@ -52,6 +53,8 @@ def test_parallel_files_are_read_line_by_line(files):
     write(files, source='ein\u2028s\x0b \r\nzwei\n', target='1\n2\n')  # of these only \n ends a line
     corpus = TextFiles(str(files)).load()
     assert corpus.train == Pairs(['ein\u2028s', 'zwei'], ['1', '2'])
+    write(files, source=b'\xef\xbb\xbfein\n', target='1\n')  # with a byte order mark
+    assert TextFiles(str(files)).load().train.source == ['ein']
     assert corpus.test == Pairs(['a', 'b b'], ['A', 'B']) and corpus.name.endswith(' en-de')
 
 
@@ -76,6 +79,8 @@ def test_files_that_are_not_there_are_named(files):
         TextFiles(str(files), test='newstest').load()
     with pytest.raises(FileNotFoundError, match="TextFiles.directory = 'nowhere': no such directory"):
         TextFiles('nowhere').load()
+    with pytest.raises(ValueError, match='TextFiles.directory = None: must be text in quotes'):
+        TextFiles(None)
 
 
 def test_wmt_that_is_not_there_says_how_to_fetch_it(tmp_path):

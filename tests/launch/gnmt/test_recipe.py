@@ -9,6 +9,7 @@ import keras
 import pytest
 
 from gnmt import model, recipe
+from gnmt.beam import Beam
 from gnmt.corpora import NumberWords
 from gnmt.model import Gnmt
 from gnmt.recipe import Schedule, Scheduled, perplexity
@@ -58,6 +59,7 @@ def test_perplexity_does_not_overflow():
         ({'bounds': (10, 10)}, r'TranslationRecipe.bounds = \(10, 10\): must be growing whole numbers'),
         ({'bounds': 7}, 'TranslationRecipe.bounds = 7'),
         ({'clip_norm': 0}, 'TranslationRecipe.clip_norm = 0: must be a positive number'),
+        ({'beam': Beam(61)}, 'Beam.width = 61: must be at most the 60 subwords'),
         ({'subwords': 1.5}, 'TranslationRecipe.subwords = 1.5'),
         ({'corpus': NumberWords}, r'TranslationRecipe.corpus = .*: write @Name\(\), with brackets'),
     ],

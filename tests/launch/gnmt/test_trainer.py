@@ -12,7 +12,8 @@ from gnmt.corpora import TextFiles
 from gnmt.model import Gnmt
 from gnmt.state import count_atomically
 from gnmt.trainer import Course
-from tests.launch.gnmt.small import RECIPE, write_files
+from nos_tf.search import RunError
+from tests.launch.gnmt.small import RECIPE, trained, write_files
 
 ADAM = ('keras.Adam', 0.01, 0)
 
@@ -73,12 +74,25 @@ def test_divergence_is_a_result(make):
     assert trained.diverged and trained.test_bleu == 0.0 and math.isinf(trained.points[-1].validation_perplexity)
 
 
-def test_a_damaged_checkpoint_is_none(make):
+def test_a_damaged_checkpoint_is_said_and_is_none(make, capsys):
     trainer = make()
     expected = trainer.train(*ADAM, 2)
     trainer.checkpoint(*ADAM).write_bytes(trainer.checkpoint(*ADAM).read_bytes()[:1000])
     again = Course(trainer.recipe, trainer._run_dir).trainer().train(*ADAM, 2)
     assert without_times(again) == without_times(expected)
+    assert f'{trainer.checkpoint(*ADAM)} is damaged (' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('change', [{'network': Gnmt(2, 8)}, {'subwords': 61}])
+def test_a_checkpoint_of_another_model_or_vocabulary_is_refused(make, change):
+    trainer = make()
+    trainer.state(*ADAM).keep_as_best()
+    trainer.state(*ADAM).steps = 0
+    trainer.state(*ADAM)._open_epoch(0, 0)
+    trainer.state(*ADAM).save(trainer.checkpoint(*ADAM), trained())
+    other = Course(dataclasses.replace(trainer.recipe, **change), trainer._run_dir).trainer()
+    with pytest.raises(RunError, match=r'is a checkpoint of another model, vocabulary or optimizer: shapes differ, \('):
+        other.train(*ADAM, 2)
 
 
 def test_pairs_that_are_too_long_are_counted_and_translated_all_the_same(make, capsys):
