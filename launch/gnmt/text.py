@@ -128,7 +128,9 @@ def batches(encoded: Encoded, batch_size: int, bounds: Sequence[int], order: np.
         return tf.gather(source, rows).to_tensor(PAD, shape=shape), tf.gather(target, rows).to_tensor(PAD, shape=shape)
 
     plan = _ragged(rows), np.asarray(bounds, np.int64)[padded]
-    return tf.data.Dataset.from_tensor_slices(plan).map(batch).prefetch(PREFETCHED)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread may sleep for up to a minute, and who drops the iterator waits for it
+    return tf.data.Dataset.from_tensor_slices(plan).map(batch).prefetch(PREFETCHED).with_options(options)
 
 
 def _ragged(rows: Sequence[Any]) -> tf.RaggedTensor:
@@ -138,8 +140,7 @@ def _ragged(rows: Sequence[Any]) -> tf.RaggedTensor:
 def _plan(buckets: np.ndarray, batch_size: int, order: np.ndarray) -> tuple[list[list[int]], list[int]]:
     """The pairs of each batch, and its bucket: a batch is there when its bucket is full, the others come last.
 
-    Planned for an epoch at once: a pipeline that looks at each pair takes a hundred times as long, and now and then
-    let training wait for a fifth of its time.
+    Planned for an epoch at once: a pipeline that looks at each pair takes a hundred times as long.
     """
     filling: dict[int, list[int]] = {}
     full: list[tuple[list[int], int]] = []

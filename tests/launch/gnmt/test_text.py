@@ -76,6 +76,11 @@ def test_every_pair_is_in_one_batch_with_others_of_its_length(corpus, vocabulary
     np.testing.assert_array_equal(next(again)[0], first[0])
 
 
+def test_nobody_waits_for_the_thread_that_would_tune_the_pipeline(corpus, vocabulary):
+    encoded = encode(vocabulary, corpus.train, 20)
+    assert batches(encoded, 32, (20,), np.arange(300)).options().autotune.enabled is False
+
+
 def test_bleu_is_that_of_sacrebleu():
     assert bleu(['eins zwei drei vier'], ['eins zwei drei vier'])[0] == pytest.approx(100)
     score, signature = bleu(['a b c d e f', 'x'], ['a b c d e g', 'x'])
