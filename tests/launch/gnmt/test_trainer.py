@@ -13,7 +13,7 @@ from gnmt.model import Gnmt
 from gnmt.state import count_atomically
 from gnmt.trainer import Course
 from nos_tf.search import RunError
-from tests.launch.gnmt.small import RECIPE, trained, write_files
+from tests.launch.gnmt.small import RECIPE, point, trained, write_files
 
 ADAM = ('keras.Adam', 0.01, 0)
 
@@ -54,14 +54,19 @@ def test_what_it_reports(make, capsys):
 
 
 def test_powersign_keeps_half_of_what_adam_keeps(make):
-    assert make().train('powersign', 0.3, 0, 1).memory == 1.0
+    assert make().state('powersign', 0.3, 0).memory == 1.0
 
 
-@pytest.mark.slow
 def test_rates_and_seeds_make_a_difference(make):
-    trainer = make()
-    jobs = [ADAM, ('keras.Adam', 0.001, 0), ('keras.Adam', 0.01, 1)]
-    assert len({trainer.train(*job, 2).points[0].validation_perplexity for job in jobs}) == 3
+    trainer, begun = make(), []
+    for job in (ADAM, ('keras.Adam', 0.001, 0), ('keras.Adam', 0.01, 1)):
+        state = trainer.state(*job)
+        state.restore(trainer.checkpoint(*job))  # there is none
+        weights = float(tf.reduce_sum(state.readable_model().trainable_variables[0]))
+        begun.append((weights, float(state._optimizer.learning_rate), state.next_batch()[0].numpy().tobytes()))
+    first, other_rate, other_seed = begun
+    assert (first[0], first[2]) == (other_rate[0], other_rate[2]) and first[1] == pytest.approx(10 * other_rate[1])
+    assert first[1] == other_seed[1] and first[0] != other_seed[0] and first[2] != other_seed[2]
 
 
 def test_it_ends_when_validation_gets_no_better(make):
@@ -74,22 +79,30 @@ def test_divergence_is_a_result(make):
     assert trained.diverged and trained.test_bleu == 0.0 and math.isinf(trained.points[-1].validation_perplexity)
 
 
+def saved(trainer):
+    """The state of a training that has been saved, after no step."""
+    state, path = trainer.state(*ADAM), trainer.checkpoint(*ADAM)
+    state.restore(path)  # there is none
+    state.save(path, trained(point(2, 3.0)))
+    return state, path
+
+
 def test_a_damaged_checkpoint_is_said_and_is_none(make, capsys):
-    trainer = make()
-    expected = trainer.train(*ADAM, 2)
-    trainer.checkpoint(*ADAM).write_bytes(trainer.checkpoint(*ADAM).read_bytes()[:1000])
-    again = Course(trainer.recipe, trainer._run_dir).trainer().train(*ADAM, 2)
-    assert without_times(again) == without_times(expected)
-    assert f'{trainer.checkpoint(*ADAM)} is damaged (' in capsys.readouterr().err
+    state, path = saved(make())
+    weights = state.readable_model().trainable_variables[0]
+    start = weights.numpy()
+    weights.assign(start + 1)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert state.restore(path).points == () and state.steps == 0
+    np.testing.assert_array_equal(weights, start)
+    assert f'{path} is damaged (' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('change', [{'network': Gnmt(2, 8)}, {'subwords': 61}])
 def test_a_checkpoint_of_another_model_or_vocabulary_is_refused(make, change):
     trainer = make()
-    trainer.state(*ADAM).keep_as_best()
-    trainer.state(*ADAM).steps = 0
-    trainer.state(*ADAM)._open_epoch(0, 0)
-    trainer.state(*ADAM).save(trainer.checkpoint(*ADAM), trained())
+    state, path = saved(trainer)
+    assert state.restore(path).points == (point(2, 3.0),)
     other = Course(dataclasses.replace(trainer.recipe, **change), trainer._run_dir).trainer()
     with pytest.raises(RunError, match=r'is a checkpoint of another model, vocabulary or optimizer: shapes differ, \('):
         other.train(*ADAM, 2)
