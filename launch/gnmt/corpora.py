@@ -1,5 +1,6 @@
 """Where pairs of sentences come from (Section 5.3): number words, parallel files, WMT 2014."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,13 @@ class CorpusSource(Protocol):
         Raises:
             FileNotFoundError: they are not there; the message says how to get them.
             ValueError: they are no pairs of sentences; the message names file and line.
+        """
+
+    def fingerprint(self) -> str:
+        """What tells the text from another that the same bindings might name; '' if none could be.
+
+        Raises:
+            FileNotFoundError: it is not there.
         """
 
 
@@ -83,6 +91,10 @@ class NumberWords:
         parts = pairs[: ends[0]], pairs[ends[0] : ends[1]], pairs[ends[1] :]
         return Corpus('number words', *(Pairs(*map(list, zip(*part, strict=True))) for part in parts))
 
+    def fingerprint(self) -> str:
+        """None: the bindings say all."""
+        return ''
+
 
 @gin.register
 @dataclass(frozen=True)
@@ -113,13 +125,24 @@ class TextFiles:
     def load(self) -> Corpus:
         """All sentences, without the white space around them."""
         folder = Path(self.directory)
-        if not folder.is_dir():
-            raise FileNotFoundError(f'TextFiles.directory = {self.directory!r}: no such directory')
         parts = [self._pairs(folder, stem) for stem in (self.train, self.validation, self.test)]
         return Corpus(f'{folder.resolve().name} {self.source}-{self.target}', *parts)
 
+    def fingerprint(self) -> str:
+        """A hash of all files."""
+        digest = hashlib.sha256()
+        for stem in (self.train, self.validation, self.test):
+            for path in self._paths(Path(self.directory), stem):
+                digest.update(hashlib.sha256(_read(path)).digest())
+        return digest.hexdigest()[:16]
+
+    def _paths(self, folder: Path, stem: str) -> list[Path]:
+        if not folder.is_dir():
+            raise FileNotFoundError(f'TextFiles.directory = {self.directory!r}: no such directory')
+        return [folder / f'{stem}.{suffix}' for suffix in (self.source, self.target)]
+
     def _pairs(self, folder: Path, stem: str) -> Pairs:
-        paths = [folder / f'{stem}.{suffix}' for suffix in (self.source, self.target)]
+        paths = self._paths(folder, stem)
         source, target = map(_lines, paths)
         if len(source) != len(target):
             raise ValueError(
@@ -129,12 +152,17 @@ class TextFiles:
         return Pairs(source, target)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path} is not there: TextFiles wants it') from error
+
+
 def _lines(path: Path) -> list[str]:
     """The lines of a file; only a line feed ends one, whatever else Unicode counts as an end."""
     try:
-        text = path.read_bytes().decode('utf-8-sig')
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{path} is not there: TextFiles wants it') from error
+        text = _read(path).decode('utf-8-sig')
     except UnicodeDecodeError as error:
         before = error.object[: error.start].count(b'\n')
         raise ValueError(f'{path}, line {before + 1}: not UTF-8 ({error.reason})') from error
@@ -161,6 +189,14 @@ class Wmt14:
     data_dir: str | None = None
     download: bool = True
     train_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.train_examples is not None:
+            check_counts(self, 'train_examples')
+
+    def fingerprint(self) -> str:
+        """None: tensorflow-datasets has one such text."""
+        return ''
 
     def load(self) -> Corpus:
         """All sentences in memory: some 3 GB."""

@@ -167,10 +167,14 @@ class TranslationRecipe:
         for name, verb in (('corpus', 'load'), ('network', 'model'), ('schedule', 'factor'), ('beam', 'search')):
             value = getattr(self, name)
             if isinstance(value, type) or not hasattr(value, verb):
-                raise ValueError(f'TranslationRecipe.{name} = {value!r}: write @Name(), with brackets')
+                raise ValueError(f'TranslationRecipe.{name} = {value!r}: is no {name}; write @Name(), with brackets')
         check_counts(self, 'subwords', 'batch_size', 'steps', 'evaluate_every', 'patience')
-        if isinstance(self.clip_norm, bool) or not isinstance(self.clip_norm, int | float) or not self.clip_norm > 0:
-            raise ValueError(f'TranslationRecipe.clip_norm = {self.clip_norm!r}: must be a positive number')
+        if (
+            isinstance(self.clip_norm, bool)
+            or not isinstance(self.clip_norm, int | float)
+            or not 0 < self.clip_norm < 1e38
+        ):
+            raise ValueError(f'TranslationRecipe.clip_norm = {self.clip_norm!r}: must be a positive number below 1e38')
         if self.beam.width > self.subwords:
             raise ValueError(f'Beam.width = {self.beam.width}: must be at most the {self.subwords} subwords')
         bounds = self.bounds
@@ -198,17 +202,23 @@ class TranslationRecipe:
         return corpus
 
     def identity(self) -> dict[str, Any]:
-        """All that a training depends on but its length, by the names of the bindings: JSON values."""
+        """All that a training depends on but its length, by the names of the bindings: JSON values.
+
+        Raises:
+            FileNotFoundError, ValueError: as `CorpusSource.fingerprint`.
+        """
         parts: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             if field.name == 'steps':
                 continue
             value = getattr(self, field.name)
-            nested = dataclasses.is_dataclass(value)
-            parts[f'TranslationRecipe.{field.name}'] = (
-                {'kind': type(value).__name__, **dataclasses.asdict(value)} if nested else value
-            )
-        return parts | machine.identity()
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                kind = type(value).__name__
+                parts[f'TranslationRecipe.{field.name}'] = f'@{kind}()'
+                parts |= {f'{kind}.{name}': part for name, part in dataclasses.asdict(value).items()}
+            else:
+                parts[f'TranslationRecipe.{field.name}'] = value
+        return parts | {'corpus': self.corpus.fingerprint()} | machine.identity()
 
 
 def perplexity(loss: float) -> float:

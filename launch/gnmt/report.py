@@ -69,8 +69,9 @@ def write(run_dir: Path) -> Path:
 def _table_2(summary: Mapping, runs: Mapping[str, Sequence[Trained]]) -> Section:
     rows = [_row(rule, summary['best rates'][rule], trained) for rule, trained in runs.items()]
     everything = [trained for of_rule in runs.values() for trained in of_rule]
+    signature = next((trained.signature for trained in everything if trained.signature), 'nothing was scored')
     waited = np.mean([point.waiting for trained in everything for point in trained.points])
-    says = f'{SAYS} BLEU by sacrebleu: {everything[0].signature}. Of the time, {waited:.1%} was waiting for batches.'
+    says = f'{SAYS} BLEU by sacrebleu: {signature}. Of the time, {waited:.1%} was waiting for batches.'
     return Section('Test BLEU, beside Table 2', says, HEAD, rows, range(1, len(HEAD)))
 
 

@@ -1,9 +1,9 @@
 """A translator under training: weights, optimizer, the batch that comes next, and the checkpoint of all that."""
 
 import contextlib
+import json
 import math
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class State:
     ) -> None:
         self._recipe, self._subwords, self._seed = recipe, subwords, seed
         self._batches_of, self._coordinator = batches_of, coordinator
+        self._identity = json.dumps(recipe.identity(), sort_keys=True)
         strategy = coordinator.strategy if coordinator else None
         with strategy.scope() if strategy else contextlib.nullcontext():
             self._model = self._new_model()
@@ -141,6 +142,7 @@ class State:
         arrays['at'] = np.array([self.steps, self._epoch, self._batch])
         arrays['points'] = np.array(trained.points)
         arrays['over'] = np.array([trained.diverged, trained.stopped])
+        arrays['identity'] = np.array(self._identity)
         with open(draft, 'wb') as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take each for allow_pickle
         draft.replace(path)
@@ -149,7 +151,7 @@ class State:
         """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is said, and is none.
 
         Raises:
-            RunError: it is of another model, vocabulary or optimizer.
+            RunError: it is of another recipe or text.
         """
         arrays, at = self._start, (0, 0, 0)
         arrays = [*arrays, *arrays[: len(self._model.trainable_variables)]]
@@ -160,11 +162,16 @@ class State:
                     found = [file[key] for key in file.files if key[0] in 'vb' and key[1:].isdigit()]
                     points = tuple(Point(int(step), *rest) for step, *rest in file['points'].tolist())
                     diverged, stopped = file['over'].tolist()
-                    steps, epoch, batch = file['at'].tolist()
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                    steps, epoch, batch = map(int, file['at'].tolist())
+                    identity = str(file['identity'])
+            except Exception as error:  # what NumPy raises of a damaged archive has many kinds
                 print(f'{path} is damaged ({error}): this training begins anew', file=sys.stderr, flush=True)
             else:
-                _check_shapes(path, found, arrays)
+                if identity != self._identity:
+                    raise RunError(
+                        f'{path} is a checkpoint of another model, vocabulary or text: move it away, or choose another '
+                        '--run_dir'
+                    )
                 arrays, at = found, (steps, epoch, batch)
                 trained = trained._replace(points=points, diverged=diverged, stopped=stopped)
         _assign(self._variables, arrays[: len(self._variables)])
@@ -172,13 +179,6 @@ class State:
         self.steps = at[0]
         self._open_epoch(*at[1:])
         return trained
-
-
-def _check_shapes(path: Path, found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
-    shapes = [[array.shape for array in arrays] for arrays in (found, wanted)]
-    if shapes[0] != shapes[1]:
-        differing = next((f'{a} there, {b} here' for a, b in zip(*shapes, strict=False) if a != b), 'their number')
-        raise RunError(f'{path} is a checkpoint of another model, vocabulary or optimizer: shapes differ, {differing}')
 
 
 def _array(variable: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from gnmt.corpora import Pairs
 PAD, BEGIN, END, UNKNOWN = range(4)
 """Token ids: of padding, before and after a sentence, and of a character that the vocabulary does not know."""
 
+MOST_BYTES = 2**30  # of a sentence that the vocabulary is learnt from: sentencepiece skips longer ones without a word
 PREFETCHED = 8  # batches that are ready before they are wanted
 
 
@@ -47,6 +48,7 @@ class Vocabulary:
                 vocab_size=size,
                 model_type='bpe',
                 character_coverage=1.0,
+                max_sentence_length=MOST_BYTES,
                 pad_id=PAD,
                 bos_id=BEGIN,
                 eos_id=END,

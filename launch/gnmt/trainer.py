@@ -24,6 +24,7 @@ from gnmt.recipe import Point, Trained, TranslationRecipe, perplexity
 from gnmt.state import IDS, State
 from gnmt.text import Vocabulary, batches, bleu, encode
 from nos_tf.optimizers.contender import Contender
+from nos_tf.search.training_run import Key
 
 SAMPLES = 5  # validation sentences that TensorBoard shows
 TRANSLATED_AT_ONCE = 100
@@ -65,6 +66,11 @@ class TranslatorTrainer:
         self.train_set, self._validation_set = (
             encode(self.vocabulary, part, recipe.longest) for part in (corpus.train, corpus.validation)
         )
+        if len(self.train_set.source) < recipe.batch_size:
+            raise ValueError(
+                f'TranslationRecipe.batch_size = {recipe.batch_size}: {corpus.name} has only '
+                f'{len(self.train_set.source)} pairs of at most {recipe.longest} tokens to train on'
+            )
         self.corpus = corpus
         self.dropped = {'train': self.train_set.dropped, 'validation': self._validation_set.dropped}
         if any(self.dropped.values()) and multiprocessing.parent_process() is None:  # one of a pool is enough
@@ -83,11 +89,10 @@ class TranslatorTrainer:
         """
         key = (contender, rate, seed)
         state = self.state(*key)
-        folder = f'{"".join(c if c.isalnum() or c in ".-_" else "_" for c in contender)}/{rate:g}-{seed}'
         path = self.checkpoint(*key)
         trained = state.restore(path)
         title = f'{contender} at {rate:g}, seed {seed}'
-        with tf.summary.create_file_writer(str(self._run_dir / 'tensorboard' / folder)).as_default():
+        with tf.summary.create_file_writer(str(self._run_dir / 'tensorboard' / Key(*key).folder)).as_default():
             hparams.hparams({'optimizer': contender, 'learning_rate': rate, 'seed': seed})
             begun, before = time.monotonic(), trained.points[-1].step if trained.points else 0
             while not trained.is_over and state.steps < steps:

@@ -11,6 +11,7 @@ import gin
 from gnmt.recipe import Trained, TranslationRecipe
 from gnmt.trainer import Course
 from nos_tf.optimizers.contender import Contender
+from nos_tf.search import RunError
 from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.files import write_whole
 from nos_tf.search.training_run import Key, Training, TrainingRun, TrainingStore
@@ -53,7 +54,10 @@ class Transfer:
             raise ValueError(
                 f'Transfer.candidate_steps = {self.candidate_steps}: a whole training has only {self.recipe.steps}'
             )
-        rules = (self.rules,) if isinstance(self.rules, str) else tuple(self.rules)
+        rules = (self.rules,) if isinstance(self.rules, str) else self.rules
+        if not isinstance(rules, list | tuple) or not all(isinstance(rule, str) for rule in rules):
+            raise ValueError(f'Transfer.rules = {rules!r}: must be optimizers as text')
+        rules = tuple(rules)
         if not rules or len(set(rules)) < len(rules):
             raise ValueError(f'Transfer.rules = {rules}: must be optimizers, at least one, none twice')
         for rule in rules:
@@ -74,7 +78,9 @@ class Transfer:
                 for rate in rates
             ):
                 raise ValueError(f'Transfer.learning_rates: those of {rule!r} are {rates}: must be positive numbers')
-        counts = {rule: len(set(self.rates_of(rule))) for rule in self.rules}
+            if len(set(rates)) < len(rates):
+                raise ValueError(f'Transfer.learning_rates: those of {rule!r} are {rates}: none may be there twice')
+        counts = {rule: len(self.rates_of(rule)) for rule in self.rules}
         if len(set(counts.values())) > 1:
             raise ValueError(f'Transfer.learning_rates: {counts} candidates: each optimizer must have as many')
 
@@ -100,6 +106,12 @@ class Transfer:
             candidates = [
                 Training(rule, rate, 0, self.candidate_steps) for rule in self.rules for rate in self.rates_of(rule)
             ]
+            for key, trained in trainings.read().items():
+                if trained.points[-1].step > recipe.steps:
+                    raise RunError(
+                        f'TranslationRecipe.steps = {recipe.steps}: {key.contender} at {key.rate:g} has '
+                        f'{trained.points[-1].step} steps in {run_dir} already; choose another --run_dir'
+                    )
             found = trainings.run(candidates, self._is_done)
             best = {rule: self._best_rate(rule, found) for rule in self.rules}
             jobs = [Training(rule, best[rule], seed, recipe.steps) for seed in range(self.seeds) for rule in self.rules]
@@ -116,15 +128,21 @@ class Transfer:
 
     def _is_done(self, job: Training, found: Trained) -> bool:
         """Whether what was found is all of it; a whole training is, once it has been tested."""
-        if job.length >= self.recipe.steps or found.is_over:
-            return found.test_bleu is not None
-        return found.points[-1].step >= job.length
+        is_long_enough = found.is_over or found.points[-1].step >= job.length
+        is_whole = job.length >= self.recipe.steps or found.is_over
+        return is_long_enough and (found.test_bleu is not None or not is_whole)
 
     def _best_rate(self, rule: str, found: Mapping[Key, Trained]) -> float:
         """By the least validation perplexity within the steps of the candidates."""
 
         def least(rate: float) -> float:
             points = found[Key(rule, rate, 0)].points
-            return min(point.validation_perplexity for point in points if point.step <= self.candidate_steps)
+            early = [point.validation_perplexity for point in points if point.step <= self.candidate_steps]
+            if not early:
+                raise RunError(
+                    f'Transfer.candidate_steps = {self.candidate_steps}: the first point on file of {rule} at {rate:g} '
+                    f'is at step {points[0].step}'
+                )
+            return min(early)
 
         return min(self.rates_of(rule), key=least)

@@ -31,6 +31,8 @@ class Database:
         self.path = run_dir / file_name
         with ExitStack() as stack, explained(self.path):
             stack.enter_context(lock_directory(run_dir))
+            if others := sorted(path.name for path in run_dir.glob('*.sqlite') if path.name != file_name):
+                raise RunError(f'{run_dir} holds a run of another kind, {others[0]}: choose another --run_dir')
             self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
             check_integrity(self._db, self.path)
             self._prepare(tables, identity)

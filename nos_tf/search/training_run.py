@@ -1,5 +1,6 @@
 """Trainings in a run directory, of images or of anything else: filed for good, and none done twice."""
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,14 @@ class Key(NamedTuple):
     contender: str
     rate: float
     seed: int
+
+    @property
+    def folder(self) -> str:
+        """Where its event files lie: a path of its own."""
+        name = ''.join(c if c.isalnum() or c in '.-_' else '_' for c in self.contender)
+        if name != self.contender:
+            name += f'-{hashlib.sha256(self.contender.encode()).hexdigest()[:6]}'
+        return f'{name}/{self.rate:g}-{self.seed}'
 
 
 class Training(NamedTuple):

@@ -88,8 +88,7 @@ class Trainings:
 
     def _publish(self, job: Training, trained: Trained, before: Trained | None) -> None:
         """Curves and hyper-parameters for TensorBoard; what an earlier, shorter training has told is not told again."""
-        folder = ''.join(c if c.isalnum() or c in '.-_' else '_' for c in job.contender)
-        with tf.summary.create_file_writer(str(self._events / folder / f'{job.rate:g}-{job.seed}')).as_default():
+        with tf.summary.create_file_writer(str(self._events / job.key.folder)).as_default():
             if before is None:
                 hparams.hparams({'optimizer': job.contender, 'learning_rate': job.rate, 'seed': job.seed})
             for name, values in trained.curve._asdict().items():

@@ -51,3 +51,10 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_differences_name_both_sides():
     assert differences({'a': 1, 'b': [2]}, {'a': 1, 'b': [3]}) == 'b is [2] there and [3] here'
     assert differences({'a': 1}, {'a': 1}) == ''
+
+
+def test_a_directory_of_another_kind_of_run_is_refused(tmp_path):
+    (tmp_path / 'y.sqlite').touch()
+    with pytest.raises(RunError, match=r'holds a run of another kind, y\.sqlite: choose another --run_dir'):
+        open_database(tmp_path)
+    assert not (tmp_path / 'x.sqlite').exists()

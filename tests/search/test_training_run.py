@@ -101,3 +101,8 @@ def test_a_course_that_cannot_begin_is_one_error_and_the_directory_is_free(tmp_p
             TrainingRun(TrainingStore(tmp_path, Trained, {}), None, Evaluator(error)) as run,
         ):
             run.run([Training('a', 0.1, 0, 1)], is_done)
+
+
+def test_event_files_of_two_optimizers_never_mix():
+    assert Key('keras.Adam', 0.01, 2).folder == 'keras.Adam/0.01-2'
+    assert Key('g * m', 0.1, 0).folder != Key('g + m', 0.1, 0).folder

@@ -83,6 +83,18 @@ def test_files_that_are_not_there_are_named(files):
         TextFiles(None)
 
 
+def test_the_fingerprint_is_that_of_the_text(files):
+    corpus = TextFiles(str(files))
+    before = corpus.fingerprint()
+    assert before == corpus.fingerprint()
+    write(files, 'val', source='a\nb c\n')
+    assert corpus.fingerprint() != before
+    (files / 'val.de').unlink()
+    with pytest.raises(FileNotFoundError, match='val.de is not there'):
+        corpus.fingerprint()
+    assert SMALL.fingerprint() == Wmt14().fingerprint() == ''
+
+
 def test_wmt_that_is_not_there_says_how_to_fetch_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"in .*tfds.load\('wmt14_translate/de-en'\)"):
         Wmt14(str(tmp_path), download=False).load()

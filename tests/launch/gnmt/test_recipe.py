@@ -44,7 +44,7 @@ def test_the_identity_is_all_but_the_length():
     identity = RECIPE.identity()
     json.dumps(identity)
     assert identity == dataclasses.replace(RECIPE, steps=99).identity()
-    assert identity['TranslationRecipe.corpus']['kind'] == 'NumberWords'
+    assert (identity['TranslationRecipe.corpus'], identity['NumberWords.below']) == ('@NumberWords()', 1000)
     for change in ({'subwords': 61}, {'network': Gnmt(2, 17)}, {'corpus': NumberWords(300)}, {'clip_norm': 1.0}):
         assert dataclasses.replace(RECIPE, **change).identity() != identity
 
@@ -57,11 +57,12 @@ def test_perplexity_does_not_overflow():
     ('change', 'said'),
     [
         ({'bounds': (10, 10)}, r'TranslationRecipe.bounds = \(10, 10\): must be growing whole numbers'),
+        ({'clip_norm': float('inf')}, 'TranslationRecipe.clip_norm = inf'),
         ({'bounds': 7}, 'TranslationRecipe.bounds = 7'),
         ({'clip_norm': 0}, 'TranslationRecipe.clip_norm = 0: must be a positive number'),
         ({'beam': Beam(61)}, 'Beam.width = 61: must be at most the 60 subwords'),
         ({'subwords': 1.5}, 'TranslationRecipe.subwords = 1.5'),
-        ({'corpus': NumberWords}, r'TranslationRecipe.corpus = .*: write @Name\(\), with brackets'),
+        ({'corpus': NumberWords}, r'TranslationRecipe.corpus = .*: is no corpus; write @Name\(\), with brackets'),
     ],
 )
 def test_recipes_that_cannot_be(change, said):

@@ -76,6 +76,24 @@ def test_what_is_on_file_is_not_trained_again(tmp_path):
     assert {job.contender for job in longer.evaluator.jobs} == {'adam_powersign'}
 
 
+def test_longer_trainings_go_on_and_shorter_ones_are_refused(tmp_path):
+    transfer().run(tmp_path)
+    for steps in (4, 8):
+        again = Transfer(
+            dataclasses.replace(RECIPE, steps=steps), learning_rates=RATES, candidate_steps=2, evaluator=Pretends()
+        )
+        if steps == 4:
+            with pytest.raises(RunError, match=r'TranslationRecipe.steps = 4: .* has 6 steps in .* already'):
+                again.run(tmp_path)
+        else:
+            again.run(tmp_path)
+            assert {job.length for job in again.evaluator.jobs} == {8}
+    late = Pretends()
+    late.collect = lambda: [(late.queue.pop(), trained(point(2, 3.0)))]
+    with pytest.raises(RunError, match='Transfer.candidate_steps = 1: the first point on file of '):
+        transfer(candidate_steps=1, evaluator=late).run(tmp_path / 'late')
+
+
 def test_a_directory_of_another_model_or_vocabulary_is_refused(tmp_path):
     transfer().run(tmp_path)
     other = Transfer(
@@ -98,6 +116,8 @@ def test_a_directory_of_another_model_or_vocabulary_is_refused(tmp_path):
         ({'learning_rates': (0.1,)}, r'Transfer.learning_rates = \(0.1,\): must be as'),
         ({'learning_rates': {'others': (0.0,)}}, 'must be positive numbers'),
         ({'rules': ('powersign', 'powersign')}, 'none twice'),
+        ({'rules': 5}, 'Transfer.rules = 5: must be optimizers as text'),
+        ({'learning_rates': {'others': (0.3, 0.3)}}, 'none may be there twice'),
         ({'rules': ('keras.Adams',)}, "keras.optimizers has no 'Adams'"),
         ({'candidate_steps': 7}, 'Transfer.candidate_steps = 7: a whole training has only 6'),
         ({'seeds': 0}, 'Transfer.seeds = 0'),
