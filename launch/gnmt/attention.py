@@ -81,77 +81,94 @@ def _attention_gradient(
     return of_v, of_energies[..., tf.newaxis] * energy * (1 - squashed * squashed)
 
 
+class _Given(NamedTuple):
+    """What the loop reads at every step."""
+
+    of_contexts: tf.Tensor  # kernel [H, 4H]
+    recurrent: tf.Tensor  # kernel [H, 4H]
+    query: tf.Tensor  # [H, H]
+    energy: tf.Tensor  # [H]
+    values: tf.Tensor  # [N, S, H], keys and mask as in `Memory`
+    keys: tf.Tensor
+    mask: tf.Tensor
+
+
+class _Seen(NamedTuple):
+    """What the way back needs of each step, [T, N, ...]."""
+
+    h: tf.Tensor
+    context: tf.Tensor
+    c: tf.Tensor
+    gates: tf.Tensor  # [T, N, 4H]
+    asked: tf.Tensor  # U h
+    attention: tf.Tensor  # [T, N, S]
+
+
 @tf.custom_gradient
-def _loop(
-    projected: tf.Tensor,
-    of_contexts: tf.Tensor,
-    recurrent: tf.Tensor,
-    query: tf.Tensor,
-    energy: tf.Tensor,
-    values: tf.Tensor,
-    keys: tf.Tensor,
-    mask: tf.Tensor,
-) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
-    """h and contexts, [T, N, H] each, of what inputs and bias bring to the gates, float32 [T, N, 4H]."""
-    dtype, units = recurrent.dtype, recurrent.shape[0]
+def _loop(projected: tf.Tensor, *given: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
+    """h and contexts, [T, N, H] each, of what inputs and bias bring to the gates, float32 [T, N, 4H], and `_Given`."""
+    parts = _Given(*given)
+    seen = _forwards(projected, parts)
+    return (seen.h, seen.context), lambda *upstream: _backwards(parts, seen, *upstream)
+
+
+def _array(steps: tf.Tensor, width: int | None, dtype: tf.DType = tf.float32) -> tf.TensorArray:
+    return tf.TensorArray(dtype, steps, element_shape=[None, width])
+
+
+def _forwards(projected: tf.Tensor, given: _Given) -> _Seen:
+    dtype, units = given.recurrent.dtype, given.recurrent.shape[0]
     steps, count = tf.shape(projected)[0], tf.shape(projected)[1]
-    h_zeros, c_zeros = tf.zeros([count, units], dtype), tf.zeros([count, units])
 
-    def array(dtype: tf.DType = tf.float32, width: int | None = units) -> tf.TensorArray:
-        return tf.TensorArray(dtype, steps, element_shape=[None, width])
-
-    def forward(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, context: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
-        """A step forwards, with what the way back needs."""
-        z = tf.cast(context @ of_contexts + h @ recurrent, tf.float32) + projected[t]
+    def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, context: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+        z = tf.cast(context @ given.of_contexts + h @ given.recurrent, tf.float32) + projected[t]
         (h, c), gates = cell(z, c)
         h = tf.cast(h, dtype)
-        asked = tf.cast(h @ query, tf.float32)
-        attention = _attention(energy, keys, mask, asked)
-        context = _context(attention, values, dtype)
-        seen = h, context, c, gates, asked, attention
+        asked = tf.cast(h @ given.query, tf.float32)
+        attention = _attention(given.energy, given.keys, given.mask, asked)
+        context = _context(attention, given.values, dtype)
+        seen = _Seen(h, context, c, gates, asked, attention)
         return t + 1, h, c, context, *(a.write(t, v) for a, v in zip(arrays, seen, strict=True))
 
-    arrays = array(dtype), array(dtype), array(), array(width=4 * units), array(), array(width=None)
-    _, _, _, _, *arrays = tf.while_loop(
-        lambda t, *_: t < steps, forward, (0, h_zeros, c_zeros, h_zeros, *arrays), parallel_iterations=1
+    zeros = tf.zeros([count, units], dtype)
+    kinds = (units, dtype), (units, dtype), (units,), (4 * units,), (units,), (None,)  # as in `_Seen`
+    start = (0, zeros, tf.zeros([count, units]), zeros, *(_array(steps, *kind) for kind in kinds))
+    _, _, _, _, *arrays = tf.while_loop(lambda t, *_: t < steps, step, start, parallel_iterations=1)
+    return _Seen(*(array.stack() for array in arrays))
+
+
+def _backwards(given: _Given, seen: _Seen, of_h: tf.Tensor, of_context: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+    """The gradients of all arguments of the loop, from those of both results."""
+    dtype, units, steps = given.recurrent.dtype, given.recurrent.shape[0], tf.shape(seen.h)[0]
+    h_before, context_before, c_before = (
+        tf.concat([tf.zeros_like(after[:1]), after[:-1]], 0) for after in (seen.h, seen.context, seen.c)
     )
-    hs, contexts, cs, gates, asked, attentions = (a.stack() for a in arrays)
 
-    def gradient(of_h: tf.Tensor, of_context: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-        """Of all arguments, from those of both results."""
-        h_before, c_before, context_before = (
-            tf.concat([zeros[None], after[:-1]], 0)
-            for zeros, after in ((h_zeros, hs), (c_zeros, cs), (h_zeros, contexts))
-        )
+    def step(t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, dx: tf.Tensor, *rest: tf.Tensor | tf.TensorArray) -> tuple:
+        """Back in time; dx is the gradient of the context that the step after read."""
+        of_energy, of_keys, *arrays = rest
+        d_context = dx + tf.cast(of_context[t], tf.float32)
+        squashed = tf.tanh(given.keys + seen.asked[t][:, tf.newaxis])
+        d_attention = tf.linalg.matvec(given.values, d_context)
+        d_energy, d_keys = _attention_gradient(seen.attention[t], squashed, given.energy, d_attention)
+        d_asked = tf.cast(tf.reduce_sum(d_keys, 1), dtype)
+        dh += tf.cast(of_h[t] + tf.matmul(d_asked, given.query, transpose_b=True), tf.float32)
+        delta, dc = cell_gradient(seen.gates[t], c_before[t], seen.c[t], LstmState(dh, dc))
+        kernels = given.recurrent, given.of_contexts
+        dh, dx = (tf.cast(tf.matmul(tf.cast(delta, dtype), w, transpose_b=True), tf.float32) for w in kernels)
+        written = (a.write(t, v) for a, v in zip(arrays, (delta, d_context, d_asked), strict=True))
+        return t - 1, dh, dc, dx, of_energy + d_energy, of_keys + d_keys, *written
 
-        def backward(
-            t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, dx: tf.Tensor, *rest: tf.Tensor | tf.TensorArray
-        ) -> tuple:
-            """A step back in time."""
-            of_energy, of_keys, *arrays = rest
-            d_context = dx + tf.cast(of_context[t], tf.float32)
-            squashed = tf.tanh(keys + asked[t][:, tf.newaxis])
-            d_attention = tf.linalg.matvec(values, d_context)
-            d_energy, d_keys = _attention_gradient(attentions[t], squashed, energy, d_attention)
-            d_asked = tf.cast(tf.reduce_sum(d_keys, 1), dtype)
-            dh += tf.cast(of_h[t] + tf.matmul(d_asked, query, transpose_b=True), tf.float32)
-            delta, dc = cell_gradient(gates[t], c_before[t], cs[t], LstmState(dh, dc))
-            rounded = tf.cast(delta, dtype)
-            dh, dx = (tf.cast(tf.matmul(rounded, w, transpose_b=True), tf.float32) for w in (recurrent, of_contexts))
-            seen = delta, d_context, d_asked
-            sums = of_energy + d_energy, of_keys + d_keys
-            return t - 1, dh, dc, dx, *sums, *(a.write(t, v) for a, v in zip(arrays, seen, strict=True))
-
-        start = (steps - 1, c_zeros, c_zeros, c_zeros, tf.zeros_like(energy), tf.zeros_like(keys))
-        arrays = array(width=4 * units), array(), array(dtype)
-        *_, of_energy, of_keys, deltas, d_contexts, d_asked = tf.while_loop(
-            lambda t, *_: t >= 0, backward, (*start, *arrays), parallel_iterations=1
-        )
-        delta, asked_delta = deltas.stack(), d_asked.stack()
-        rounded = tf.cast(delta, dtype)
-        of_values = tf.einsum('tns,tnh->nsh', attentions, d_contexts.stack())
-        pairs = (context_before, rounded), (h_before, rounded), (hs, asked_delta)
-        of_kernels = [tf.tensordot(a, b, [[0, 1], [0, 1]]) for a, b in pairs]
-        return delta, *of_kernels, of_energy, of_values, of_keys, None
-
-    return (hs, contexts), gradient
+    zeros = tf.zeros_like(seen.c[0])
+    sums = tf.zeros_like(given.energy), tf.zeros_like(given.keys)
+    arrays = _array(steps, 4 * units), _array(steps, units), _array(steps, units, dtype)
+    start = (steps - 1, zeros, zeros, zeros, *sums, *arrays)
+    *_, of_energy, of_keys, deltas, d_contexts, d_asked = tf.while_loop(
+        lambda t, *_: t >= 0, step, start, parallel_iterations=1
+    )
+    delta = deltas.stack()
+    rounded = tf.cast(delta, dtype)
+    of_values = tf.einsum('tns,tnh->nsh', seen.attention, d_contexts.stack())
+    pairs = (context_before, rounded), (h_before, rounded), (seen.h, d_asked.stack())
+    of_kernels = [tf.tensordot(a, b, [[0, 1], [0, 1]]) for a, b in pairs]
+    return delta, *of_kernels, of_energy, of_values, of_keys, None

@@ -11,9 +11,10 @@ import keras
 import tensorflow as tf
 
 from gnmt.beam import Beam
-from gnmt.corpora import Corpus, CorpusSource
+from gnmt.corpora import CorpusSource
 from gnmt.model import Gnmt
 from nos_tf.tasks import machine
+from nos_tf.tasks.bindings import bindings_of
 from nos_tf.tasks.checks import check_counts
 
 
@@ -53,6 +54,10 @@ class Trained(NamedTuple):
     def best(self) -> int:
         """Index of the point of least validation perplexity."""
         return min(range(len(self.points)), key=lambda i: self.points[i].validation_perplexity)
+
+    def least_perplexity(self, steps: int) -> float:
+        """The least on validation within so many steps; infinite if there was no point yet."""
+        return min((point.validation_perplexity for point in self.points if point.step <= steps), default=math.inf)
 
     @property
     def is_over(self) -> bool:
@@ -187,37 +192,14 @@ class TranslationRecipe:
         """Tokens of a sentence at most, its END included."""
         return self.bounds[-1]
 
-    def load(self) -> Corpus:
-        """The sentences.
-
-        Raises:
-            FileNotFoundError, ValueError: as `CorpusSource.load`, or there are fewer than a batch needs.
-        """
-        corpus = self.corpus.load()
-        if len(corpus.train.source) < self.batch_size:
-            raise ValueError(
-                f'TranslationRecipe.batch_size = {self.batch_size}: {corpus.name} has only '
-                f'{len(corpus.train.source)} pairs to train on'
-            )
-        return corpus
-
     def identity(self) -> dict[str, Any]:
         """All that a training depends on but its length, by the names of the bindings: JSON values.
 
         Raises:
             FileNotFoundError, ValueError: as `CorpusSource.fingerprint`.
         """
-        parts: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            if field.name == 'steps':
-                continue
-            value = getattr(self, field.name)
-            if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                kind = type(value).__name__
-                parts[f'TranslationRecipe.{field.name}'] = f'@{kind}()'
-                parts |= {f'{kind}.{name}': part for name, part in dataclasses.asdict(value).items()}
-            else:
-                parts[f'TranslationRecipe.{field.name}'] = value
+        parts = bindings_of(self)
+        del parts['TranslationRecipe.steps']  # a longer training goes on from a shorter one
         return parts | {'corpus': self.corpus.fingerprint()} | machine.identity()
 
 

@@ -102,8 +102,7 @@ def _candidates(summary: Mapping, done: Mapping[Key, Trained]) -> Section:
     rows = []
     for rule, rates in summary['candidates'].items():
         for rate in rates:
-            points = [point for point in done[Key(rule, rate, 0)].points if point.step <= steps]
-            least = min(point.validation_perplexity for point in points)
+            least = done[Key(rule, rate, 0)].least_perplexity(steps)
             rows.append([Contender(rule).label, f'{rate:g}', f'{least:.2f}'])
     head = ['optimizer', 'learning rate', 'validation perplexity']
     return Section('What chose the learning rates', f'The first seed, after {steps} steps.', head, rows, (1, 2))

@@ -1,7 +1,6 @@
 """A translator under training: weights, optimizer, the batch that comes next, and the checkpoint of all that."""
 
 import contextlib
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ class State:
     Args:
         recipe: what to do.
         subwords: V of the vocabulary.
+        identity: of recipe and text; a checkpoint of another one is refused.
         contender: the optimizer.
         rate: its learning rate, which the schedule multiplies.
         seed: of weights, batches and dropout.
@@ -39,6 +39,7 @@ class State:
         self,
         recipe: TranslationRecipe,
         subwords: int,
+        identity: str,
         contender: Contender,
         rate: float,
         seed: int,
@@ -48,7 +49,7 @@ class State:
     ) -> None:
         self._recipe, self._subwords, self._seed = recipe, subwords, seed
         self._batches_of, self._coordinator = batches_of, coordinator
-        self._identity = json.dumps(recipe.identity(), sort_keys=True)
+        self._identity = identity
         strategy = coordinator.strategy if coordinator else None
         with strategy.scope() if strategy else contextlib.nullcontext():
             self._model = self._new_model()
@@ -153,8 +154,7 @@ class State:
         Raises:
             RunError: it is of another recipe or text.
         """
-        arrays, at = self._start, (0, 0, 0)
-        arrays = [*arrays, *arrays[: len(self._model.trainable_variables)]]
+        arrays, at = [*self._start, *self._start[: len(self._model.trainable_variables)]], (0, 0, 0)
         trained = Trained((), False, False, None, None, '', self.memory)
         if path.exists():
             try:

@@ -6,6 +6,7 @@ the weights when it is ready, as the paper's twelve did: no two runs are the sam
 """
 
 import hashlib
+import json
 import math
 import multiprocessing
 import time
@@ -56,12 +57,13 @@ class TranslatorTrainer:
         coordinator: of parameter servers (`tf.distribute.coordinator.ClusterCoordinator`); None for this process.
 
     Raises:
-        ValueError, FileNotFoundError: as `TranslationRecipe.load`, or the text does not fit the vocabulary.
+        ValueError, FileNotFoundError: as `CorpusSource.load`, or the text does not fit the vocabulary or the batches.
     """
 
     def __init__(self, recipe: TranslationRecipe, run_dir: Path, coordinator: Any = None) -> None:
         self.recipe, self._run_dir, self._coordinator = recipe, run_dir, coordinator
-        corpus = recipe.load()
+        corpus = recipe.corpus.load()
+        self._identity = json.dumps(recipe.identity(), sort_keys=True)
         self.vocabulary = Vocabulary.learn(corpus.train, recipe.subwords)
         self.train_set, self._validation_set = (
             encode(self.vocabulary, part, recipe.longest) for part in (corpus.train, corpus.validation)
@@ -112,6 +114,7 @@ class TranslatorTrainer:
             state = State(
                 self.recipe,
                 self.vocabulary.size,
+                self._identity,
                 *(Contender(contender), rate, seed),
                 batches_of=lambda epoch: self.batches_of(epoch, seed),
                 coordinator=self._coordinator,

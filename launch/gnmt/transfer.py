@@ -134,15 +134,11 @@ class Transfer:
 
     def _best_rate(self, rule: str, found: Mapping[Key, Trained]) -> float:
         """By the least validation perplexity within the steps of the candidates."""
-
-        def least(rate: float) -> float:
-            points = found[Key(rule, rate, 0)].points
-            early = [point.validation_perplexity for point in points if point.step <= self.candidate_steps]
-            if not early:
+        trainings = {rate: found[Key(rule, rate, 0)] for rate in self.rates_of(rule)}
+        for rate, trained in trainings.items():
+            if (first := trained.points[0].step) > self.candidate_steps:
                 raise RunError(
                     f'Transfer.candidate_steps = {self.candidate_steps}: the first point on file of {rule} at {rate:g} '
-                    f'is at step {points[0].step}'
+                    f'is at step {first}'
                 )
-            return min(early)
-
-        return min(self.rates_of(rule), key=least)
+        return min(trainings, key=lambda rate: trainings[rate].least_perplexity(self.candidate_steps))

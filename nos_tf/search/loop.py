@@ -26,6 +26,7 @@ from nos_tf.search.jobs import Evaluator
 from nos_tf.search.rescore import Score, best_rules, rescore
 from nos_tf.search.session import Session
 from nos_tf.search.table import Table  # noqa: F401 (for gin)
+from nos_tf.tasks.bindings import bindings_of
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_cpu_thread
 
@@ -113,8 +114,8 @@ class Search:
             'Search.asynchronous': self.asynchronous,
             'Search.max_staleness': self.max_staleness,
             'Search.learner': f'@{type(self.learner).__name__}()',
-            **_bindings(self.space),
-            **_bindings(self.learner),
+            **bindings_of(self.space),
+            **bindings_of(self.learner),
             **self.evaluator.identity(self.child),
         }
 
@@ -218,19 +219,6 @@ class Search:
 
     def _baseline_depth(self) -> int:
         return max((UpdateRule.parse(name).canonical().iterations for name in self.baselines), default=1)
-
-
-def _bindings(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass by the names of their gin bindings, those of its parts included."""
-    name, bindings = type(value).__name__, {}
-    for field in dataclasses.fields(value):
-        part = getattr(value, field.name)
-        if dataclasses.is_dataclass(part):
-            bindings[f'{name}.{field.name}'] = f'@{type(part).__name__}()'
-            bindings.update(_bindings(part))
-        else:
-            bindings[f'{name}.{field.name}'] = part
-    return bindings
 
 
 def _fingerprint(identity: dict[str, Any]) -> str:

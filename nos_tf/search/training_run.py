@@ -161,6 +161,11 @@ class TrainingRun(Generic[T]):
             if self._started:
                 self._evaluator.close()
 
+    def due(self, jobs: Iterable[Training], is_done: Callable[[Training, T], bool]) -> list[Training]:
+        """The jobs that what is on file does not do."""
+        found = self._store.read()
+        return [job for job in jobs if job.key not in found or not is_done(job, found[job.key])]
+
     def run(
         self,
         jobs: Iterable[Training],
@@ -180,7 +185,7 @@ class TrainingRun(Generic[T]):
         """
         jobs = list(dict.fromkeys(jobs))
         found = self._store.read()
-        due = [job for job in jobs if job.key not in found or not is_done(job, found[job.key])]
+        due = self.due(jobs, is_done)
         if due and not self._started:
             try:
                 self._evaluator.start(self._course, 1)

@@ -63,8 +63,7 @@ class Trainings:
             RunError: as `TrainingRun.run`.
         """
         jobs = list(dict.fromkeys(jobs))
-        done = self._run.read()
-        ready = sum(job.key in done and _is_done(job, done[job.key]) for job in jobs)
+        ready = len(jobs) - len(self._run.due(jobs, _is_done))
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=self._console) as progress:
             bar = progress.add_task(title, total=len(jobs), completed=ready)

@@ -70,11 +70,6 @@ def test_recipes_that_cannot_be(change, said):
         dataclasses.replace(RECIPE, **change)
 
 
-def test_a_batch_larger_than_the_text_is_told():
-    with pytest.raises(ValueError, match='batch_size = 500: number words has only 300 pairs to train on'):
-        dataclasses.replace(RECIPE, batch_size=500).load()
-
-
 @pytest.mark.parametrize(
     ('arguments', 'said'), [({'decay_every': 0}, 'decay_every'), ({'decay_from': -1}, 'decay_from')]
 )

@@ -108,6 +108,12 @@ def test_a_checkpoint_of_another_model_or_vocabulary_is_refused(make, change):
         other.train(*ADAM, 2)
 
 
+@pytest.mark.parametrize('change', [{'batch_size': 301}, {'batch_size': 300, 'bounds': (8, 12)}])
+def test_a_batch_larger_than_what_is_left_is_told(make, change):
+    with pytest.raises(ValueError, match=r'batch_size = \d+: number words has only \d+ pairs of at most'):
+        make(**change)
+
+
 def test_pairs_that_are_too_long_are_counted_and_translated_all_the_same(make, capsys):
     trainer = make(bounds=(8, 12))
     train, validation = trainer.dropped['train'], trainer.dropped['validation']
