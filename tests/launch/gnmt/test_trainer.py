@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import tensorflow as tf
 from gnmt import trainer as module
 from gnmt.corpora import TextFiles
 from gnmt.model import Gnmt
-from gnmt.state import count_atomically
+from gnmt.state import State, count_atomically
 from gnmt.trainer import Course
 from nos_tf.search import RunError
 from tests.launch.gnmt.small import RECIPE, point, trained, write_files
@@ -29,28 +30,47 @@ def without_times(trained):
 
 
 @pytest.mark.slow
-def test_a_training_that_stopped_ends_with_the_same_bits(make):
-    whole, job = make(), ('drop30_powersign', 0.3, 1)  # which draws, too
-    expected = whole.train(*job, 6)
+def test_a_training_that_stopped_ends_with_the_same_bits(make, monkeypatch):
+    whole, stopped, job = make(), make(), ('drop30_powersign', 0.3, 1)  # which draws, too
+    early, save = stopped.checkpoint(*job), State.save
+
+    def save_and_keep_the_first(state, path, trained):
+        save(state, path, trained)
+        if state.steps == 2:
+            early.parent.mkdir(parents=True)
+            shutil.copy(path, early)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, 'save', save_and_keep_the_first)
+        expected = whole.train(*job, 6)
     assert [point.step for point in expected.points] == [2, 4, 6]
-    halves = make()
-    halves.train(*job, 2)
-    again = Course(halves.recipe, halves._run_dir).trainer()  # as in another process
-    assert without_times(again.train(*job, 6)) == without_times(expected)
+    assert without_times(stopped.train(*job, 6)) == without_times(expected)
     for key in np.load(whole.checkpoint(*job)).files:
         if key != 'points':
-            one, other = (np.load(t.checkpoint(*job))[key] for t in (whole, again))
+            one, other = (np.load(t.checkpoint(*job))[key] for t in (whole, stopped))
             np.testing.assert_array_equal(one, other)
 
 
 def test_what_it_reports(make, capsys):
-    trained = make().train(*ADAM, 6)
+    trainer = make()
+    assert trainer.train(*ADAM, 2).test_bleu is None  # it has not ended
+    trained = trainer.train(*ADAM, 6)
+    assert [point.step for point in trained.points] == [2, 4, 6]
     assert trained.points[-1].validation_perplexity < trained.points[0].validation_perplexity < 60
     assert trained.memory == 2.0 and 0 <= trained.test_exact <= 1 and 'version:' in trained.signature
     assert not trained.stopped and not trained.diverged
-    assert make().train('powersign', 0.3, 0, 2).test_bleu is None  # it has not ended
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith('keras.Adam at 0.01, seed 0: step 6 of 6, perplexity ') and lines[2].endswith('min left')
+    values = [
+        value
+        for events in trainer._run_dir.glob('tensorboard/keras.Adam/0.01-0/events*')
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    ]
+    wanted = {'train_perplexity', 'validation_perplexity', 'validation_bleu', 'tokens_per_second', 'waiting', 'samples'}
+    assert wanted <= {value.tag for value in values}
+    text = next(value.tensor.string_val[0].decode() for value in values if value.tag == 'samples')
+    assert trainer.corpus.validation.source[0] in text and len(text.splitlines()) == 2 + module.SAMPLES
 
 
 def test_powersign_keeps_half_of_what_adam_keeps(make):
@@ -139,19 +159,6 @@ def test_a_few_sentences_are_learnt_by_heart(make, tmp_path):
     )
     trained = trainer.train('keras.Adam', 0.01, 0, 240)
     assert trained.test_bleu > 95 and trained.test_exact > 0.95, trained
-
-
-def test_tensorboard_gets_all(make):
-    trainer = make()
-    trainer.train(*ADAM, 2)
-    (events,) = trainer._run_dir.glob('tensorboard/keras.Adam/0.01-0/events*')
-    found = {
-        value.tag: value for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value
-    }
-    wanted = {'train_perplexity', 'validation_perplexity', 'validation_bleu', 'tokens_per_second', 'waiting', 'samples'}
-    assert wanted <= set(found)
-    text = found['samples'].tensor.string_val[0].decode()
-    assert trainer.corpus.validation.source[0] in text and len(text.splitlines()) == 2 + module.SAMPLES
 
 
 def test_steps_of_several_workers_are_all_counted(make):
