@@ -11,6 +11,7 @@ from gnmt.recipe import Trained
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import png_of
 from nos_tf.report.page import Section, image, write_page
+from nos_tf.report.paired_table import paired_section
 from nos_tf.search import RunError
 from nos_tf.search.training_run import Key, read_trainings
 
@@ -56,7 +57,10 @@ def write(run_dir: Path) -> Path:
         rule: [done[Key(rule, rate, seed)] for seed in range(summary['seeds'])]
         for rule, rate in summary['best rates'].items()
     }
-    sections = [_table_2(summary, runs), _candidates(summary, done)]
+    scores = {rule: [trained.test_bleu or 0.0 for trained in of_rule] for rule, of_rule in runs.items()}
+    ranked = dict(sorted(scores.items(), key=lambda item: -float(np.mean(item[1]))))
+    paired = paired_section('test BLEU', ranked, 1)
+    sections = [_table_2(summary, runs), *([paired] if paired else []), _candidates(summary, done)]
     picture = _curves(runs)
     (run_dir / 'curves.png').write_bytes(picture)
     (run_dir / 'table.md').write_text('\n'.join(section.markdown() for section in sections), encoding='utf-8')

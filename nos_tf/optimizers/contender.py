@@ -6,7 +6,7 @@
 import ast
 import inspect
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import keras
@@ -49,6 +49,12 @@ class Contender:
         return None if name.startswith(KERAS) else UpdateRule.parse(name)
 
     @property
+    def is_known(self) -> bool:
+        """Whether others have given it a name: an optimizer of Keras, or a known rule in whatever spelling."""
+        rule = self.rule
+        return rule is None or rule.canonical() in _known_programs()
+
+    @property
     def label(self) -> str:
         """For people: a known rule is spelled out."""
         name, constants = self._parts
@@ -70,6 +76,11 @@ class Contender:
             return _keras_class(name.removeprefix(KERAS))(learning_rate, **constants)
         except (TypeError, ValueError) as error:
             raise ValueError(f'optimizer {self.text!r}: {" ".join(str(error).split())}') from error
+
+
+@cache
+def _known_programs() -> frozenset[UpdateRule]:
+    return frozenset(UpdateRule.parse(known.infix).canonical() for known in KNOWN_RULES.values())
 
 
 def _parsed(text: str, whole: str) -> dict[str, Any]:

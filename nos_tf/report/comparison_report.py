@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import accuracy_curves
 from nos_tf.report.page import Section, image, write_page
+from nos_tf.report.paired_table import paired_section
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.search import RunError
 from nos_tf.search.comparison import Standing, score, standings
@@ -96,6 +97,9 @@ def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Ma
     configuration = summary['configuration']
     epochs = configuration['Recipe.epochs']
     yield _accuracies(ranked, summary)
+    tests = {standing.contender: [_four(trained)[3] for trained in standing.runs] for standing in ranked}
+    if paired := paired_section('test accuracy at best validation, in points', tests, 1):
+        yield paired
     variants = _variants(ranked, epochs)
     if variants:
         yield _table(

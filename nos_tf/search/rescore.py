@@ -4,19 +4,16 @@ The reward that made a rule the best of a thousand was also its luck. Here every
 with seeds that the search has not seen, the baselines too, and differences are paired by seed.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search.jobs import Job
+from nos_tf.search.paired import Difference, half_width
 from nos_tf.search.schema import MERGED, Row
 from nos_tf.tasks.child import Outcome
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def rescore(
     best = max((rewards[rule] for rule in named.values()), key=np.mean, default=None)
     scores = []
     for rule, name in programs.items():
-        difference = rewards[rule] - best if best is not None else None
+        difference = None if best is None else Difference.of(rewards[rule], best)
         rates = [outcomes[Job(rule, seed)].learning_rate for seed in seeds]
         scores.append(
             Score(
@@ -80,18 +77,10 @@ def rescore(
                 search_reward=candidates.get(rule),
                 mean=float(rewards[rule].mean()),
                 half_width=half_width(rewards[rule]),
-                difference=None if difference is None else float(difference.mean()),
-                difference_half_width=None if difference is None else half_width(difference),
+                difference=None if difference is None else difference.mean,
+                difference_half_width=None if difference is None else difference.half_width,
                 learning_rate=max(sorted(set(rates)), key=rates.count),
                 rewards=tuple(map(float, rewards[rule])),
             )
         )
     return sorted(scores, key=lambda score: -score.mean)
-
-
-def half_width(values: np.ndarray) -> float:
-    """Half of the confidence interval of the mean, by Student's t; NaN for a single value."""
-    n = len(values)
-    if n < 2:
-        return math.nan
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))

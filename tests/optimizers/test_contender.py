@@ -25,6 +25,11 @@ def test_an_optimizer_of_keras_and_its_arguments():
     assert isinstance(Contender('keras.Adam').optimizer(0.1, 0), keras.optimizers.Adam)
 
 
+@pytest.mark.parametrize('text', ['keras.Adam', 'powersign with beta_1=0.95', 'exp(sign(m) * sign(g)) * g', 'm'])
+def test_what_others_have_named(text):
+    assert Contender(text).is_known and not Contender('m * exp(v) + m').is_known
+
+
 @pytest.mark.parametrize(
     ('text', 'said'),
     [

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from scipy import stats
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search.jobs import Job
-from nos_tf.search.rescore import Score, best_rules, half_width, rescore
+from nos_tf.search.rescore import Score, best_rules, rescore
 from nos_tf.tasks.child import Outcome
 from tests.rows import make_row, make_rows
 
@@ -36,21 +35,6 @@ def look_up(jobs):
 
 def scores_of(candidates, baselines=('sgd', 'momentum', 'adam')):
     return rescore({canonical(rule): reward for rule, reward in candidates.items()}, baselines, SEEDS, look_up)
-
-
-def test_half_width_by_hand():
-    # Student's t for 97.5%: 12.7062 at 1 degree of freedom, 4.30265 at 2; standard deviations 0.1 * sqrt(2) and 1
-    assert half_width(np.array([0.5, 0.7])) == pytest.approx(12.7062 * 0.1, rel=1e-5)
-    assert half_width(np.array([1.0, 2.0, 3.0])) == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
-    assert half_width(np.array([0.5] * 4)) == 0
-    assert math.isnan(half_width(np.array([0.5])))
-
-
-@pytest.mark.parametrize('n', [2, 5, 30])
-def test_half_width_is_the_interval_of_scipy(n):
-    values = np.random.default_rng(n).normal(0.7, 0.05, n)
-    low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
-    assert half_width(values) == pytest.approx((high - low) / 2)
 
 
 def test_the_highest_mean_is_first_and_every_number_is_right():

@@ -1,0 +1,44 @@
+"""Found optimizers against those that have a name, by seed: what beat what, by how much, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+
+from nos_tf.optimizers.contender import KERAS, Contender
+from nos_tf.report.page import Section
+from nos_tf.search.paired import Difference
+
+SAYS = (
+    'Of each found rule minus each optimizer that has a name, over the seeds that both have: the mean, half of its 95% '
+    'interval by Student’s t, and the probability p of so large a difference by chance (paired t-test). '
+)
+
+
+def paired_section(of_what: str, scores: Mapping[str, Sequence[float]], digits: int) -> Section | None:
+    """A row for each optimizer to be judged, a column for each that it is judged by.
+
+    Where every rule has a name, all rules are judged by the optimizers of Keras.
+
+    Args:
+        of_what: the score, such as 'test accuracy, in points'.
+        scores: by seed, of each optimizer as text, the best optimizer first.
+        digits: after the point.
+
+    Returns:
+        None if there is nothing to judge, or nothing to judge it by.
+    """
+    found = [text for text in scores if not Contender(text).is_known]
+    found = found or [text for text in scores if not text.startswith(KERAS)]
+    named = [text for text in scores if text not in found]
+    if not found or not named:
+        return None
+    rows = [[Contender(text).label, *(_cell(scores[text], scores[other], digits) for other in named)] for text in found]
+    head = ['optimizer', *(Contender(other).label for other in named)]
+    title = f'Differences by seed: {of_what}'
+    return Section(title, f'{SAYS}The best of them is on the left.', head, rows, range(1, len(head)))
+
+
+def _cell(ours: Sequence[float], theirs: Sequence[float], digits: int) -> str:
+    pairs = min(len(ours), len(theirs))
+    difference = Difference.of(ours[:pairs], theirs[:pairs])
+    if pairs < 2:
+        return f'{difference.mean:+.{digits}f}'
+    return f'{difference.mean:+.{digits}f} ± {difference.half_width:.{digits}f} (p {difference.p:.2g})'
