@@ -1,5 +1,6 @@
 """Comparisons in small, as a person runs them: stopped, taken up, reported, and refused."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import gin
 import pytest
 
-from nos_tf.dsl.primitives import RuleConstants
+from nos_tf.dsl.primitives import OPERANDS, RuleConstants
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.search import funnel as _funnel  # noqa: F401  (gin files name what these modules register)
@@ -111,9 +112,10 @@ def test_what_cannot_be_is_one_line(tmp_path, gin_file, bindings, said):
 def preset():
     """The comparison that a file describes."""
 
-    def parsed(name):
+    def parsed(name, *bindings):
         gin.add_config_file_search_path(str(ROOT))
         gin.parse_config_file(f'gin/{name}.gin')
+        gin.parse_config(bindings)
         return Comparison()
 
     gin.clear_config()
@@ -134,11 +136,23 @@ def test_the_presets_of_the_paper_have_its_sizes(preset):
     assert recipe.flips and recipe.shift == 4 and recipe.images.side is None
 
 
-@pytest.mark.parametrize('name', ['convnet_reduced', 'wide_resnet_reduced'])
-def test_what_is_reduced_compares_the_same_optimizers(preset, name):
-    whole, reduced = preset(name.removesuffix('_reduced')), preset(name)
+@pytest.mark.parametrize(
+    ('of', 'name'),
+    [('convnet', 'convnet_reduced'), ('wide_resnet', 'wide_resnet_reduced'), ('convnet', 'convnet_fashion_mnist')],
+)
+def test_what_is_reduced_compares_the_same_optimizers(preset, of, name):
+    whole, reduced = preset(of), preset(name)
     assert (whole.contenders, whole.learning_rates) == (reduced.contenders, reduced.learning_rates)
     assert reduced.recipe.epochs < whole.recipe.epochs and reduced.final_seeds >= 2
+
+
+@pytest.mark.parametrize(('name', 'count'), [('funnel', 24), ('funnel_reduced', 30)])
+def test_a_funnel_has_rungs_for_what_it_takes_of_a_search(preset, name, count):
+    tokens = [row.token for row in OPERANDS]
+    promising = {f'{a} + exp({b})': 0.5 for a, b in list(itertools.product(tokens, tokens))[:count]}
+    comparison = preset(name, f'Comparison.promising = {promising}')
+    assert gin.query_parameter('best_of_search.count') == count
+    assert set(promising) < set(comparison.contenders) and len(comparison.rungs) >= 2
 
 
 def test_sensitivity_halves_and_doubles(preset):
