@@ -1,10 +1,14 @@
 """Launchers as a person runs them: processes with an exit code and two streams."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import gin
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,6 +25,16 @@ def start(name: str, run_dir: Path, *flags: str) -> subprocess.Popen:
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # as in a terminal
     )
+
+
+def run_here(name: str, function: str, *argv: object) -> None:
+    """Calls a function of `launch/NAME.py` in this process: what matters is what it does or raises, not how it ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [f'{name}.py', *map(str, argv)])
+        try:
+            runpy.run_path(str(ROOT / f'launch/{name}.py'))[function]()
+        finally:
+            gin.clear_config()
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:

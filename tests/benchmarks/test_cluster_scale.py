@@ -202,7 +202,7 @@ def test_a_script_that_fails_on_the_cluster_is_told(tmp_path):
 @pytest.mark.slow
 def test_real_workers(capsys):
     small = ['Digits.train_examples = 100', 'Child.train_examples = 100', 'Child.batch_size = 50', 'Child.epochs = 1']
-    small += ['ConvNet.filters = 2', 'TRPO.batch_size = 2']
+    small += ['ConvNet.filters = 2', 'Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 2']
     cluster_scale.real(argparse.Namespace(workers=[1], children=8, gin_bindings=small))
     cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].strip('|').split('|')]
     numbers = [float(cell) for cell in cells]

@@ -31,6 +31,7 @@ from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits
 from tests.fake_children import wait_until
+from tests.launching import run_here
 
 ROOT = Path(__file__).parents[2]
 JOB = Job(UpdateRule.parse('g * exp(m)').canonical(), 0)
@@ -143,9 +144,8 @@ def test_synchronously_it_is_the_search_that_one_process_makes(tmp_path):
         code, out = finish(process)
     assert code == 0, out
     assert 'alive 2' in out and 'utilisation' in out
-    alone = search_command(tmp_path / 'alone', 20, *bindings, 'Search.evaluator = @InProcess()', files=())
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3'}
-    subprocess.run([sys.executable, *map(str, alone)], cwd=ROOT, env=environment, check=True, capture_output=True)
+    _, *alone = search_command(tmp_path / 'alone', 20, *bindings, 'Search.evaluator = @InProcess()', files=())
+    run_here('search', 'search', *alone)
     one, other = ([row._replace(seconds=0) for row in read_results(tmp_path / name)] for name in ('cluster', 'alone'))
     assert one == other and len({row.reward for row in one}) > 5
 

@@ -1,8 +1,9 @@
-"""Optimizers side by side on a network that learns in seconds, in processes, stopped and taken up."""
+"""Optimizers side by side on a network that learns in seconds, stopped and taken up."""
 
 import dataclasses
 import json
 import math
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -10,7 +11,7 @@ import pytest
 
 from nos_tf.search import RunError
 from nos_tf.search.comparison import Comparison, Stage, score, stages, standings
-from nos_tf.search.evaluators import ProcessPool
+from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.training_run import FILE_NAME, Key, read_trainings
 from nos_tf.tasks.images import Digits
 from nos_tf.tasks.recipe import Curve, Recipe, Trained
@@ -29,7 +30,7 @@ def comparison(**arguments):
         'recipe': RECIPE,
         'contenders': (SGD, POWERSIGN, ADAM),
         'learning_rates': (0.01, 0.1, 1.0),
-        'evaluator': ProcessPool(2),
+        'evaluator': InProcess(),
     }
     return Comparison(**{**defaults, **arguments})
 
@@ -78,7 +79,7 @@ def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
     ]
     assert summary['training_seconds'] > 0 and summary['configuration']['Comparison.final_seeds'] == 2
 
-    comparison(**arguments).run(tmp_path / 'b')
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
     with closing(sqlite3.connect(tmp_path / 'b' / FILE_NAME)) as db, db:  # as if it had been stopped before these
         db.execute('DELETE FROM trainings WHERE contender = ? OR seed = 1', (SGD,))
     assert [s[:2] for s in comparison(**arguments).run(tmp_path / 'b')] == [s[:2] for s in result]

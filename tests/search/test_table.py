@@ -4,9 +4,6 @@ import dataclasses
 import io
 import itertools
 import json
-import multiprocessing
-import os
-import signal
 import sqlite3
 import zipfile
 from pathlib import Path
@@ -288,17 +285,8 @@ LEARNERS = {
 }
 
 
-def searches_and_dies(folder, name):
-    """Runs in a process of its own, which kills itself when the batch after 100 samples has its rewards."""
-    save = Session.save
-
-    def save_or_die(session, *batch):
-        if session.tally.children == 100:
-            os.kill(os.getpid(), signal.SIGKILL)
-        save(session, *batch)
-
-    Session.save = save_or_die
-    search(folder / 'table.npz', children=200, learner=LEARNERS[name]()).run(folder / name)
+class Died(BaseException):
+    """In place of the death of the process, which tests/search/test_loop.py sees to."""
 
 
 def state_of(run_dir):
@@ -310,11 +298,18 @@ def state_of(run_dir):
 
 
 @pytest.mark.parametrize('name', LEARNERS)
-def test_a_search_killed_at_100_samples_ends_as_if_it_had_not_been(tmp_path, path, name):
-    process = multiprocessing.get_context('spawn').Process(target=searches_and_dies, args=(tmp_path, name))
-    process.start()
-    process.join(120)
-    assert process.exitcode == -signal.SIGKILL
+def test_a_search_that_died_at_100_samples_ends_as_if_it_had_not(tmp_path, path, name, monkeypatch):
+    save = Session.save
+
+    def save_or_die(session, *batch):
+        if session.tally.children == 100:
+            raise Died
+        save(session, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, 'save', save_or_die)
+        with pytest.raises(Died):
+            search(path, children=200, learner=LEARNERS[name]()).run(tmp_path / name)
     assert len(read_results(tmp_path / name)) == 100
 
     search(path, children=200, learner=LEARNERS[name]()).run(tmp_path / name)
