@@ -16,14 +16,19 @@ def draw() -> None:
     """Writes report.html and its figures into the run directory."""
     parser = commandline.argument_parser(__doc__)
     parser.add_argument(
-        '--comparisons', nargs='+', type=Path, default=(), metavar='DIR', help='to be shown with a search'
+        '--beside',
+        nargs='+',
+        type=Path,
+        default=(),
+        metavar='DIR',
+        help='to be shown with a search: other searches, and comparisons of what was found',
     )
     arguments = parser.parse_args()
     kind = training_run.kind_of(arguments.run_dir)
     if kind is None:
-        print(report.write(arguments.run_dir, arguments.comparisons))
-    elif arguments.comparisons:
-        parser.error(f'argument --comparisons: {arguments.run_dir} holds a comparison itself, and no search')
+        print(report.write(arguments.run_dir, arguments.beside))
+    elif arguments.beside:
+        parser.error(f'argument --beside: {arguments.run_dir} holds a comparison itself, and no search')
     elif kind == training_run.name_of(Translator):
         print(translation_report.write(arguments.run_dir))
     else:

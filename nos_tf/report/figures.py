@@ -28,12 +28,13 @@ def moving_band(values: np.ndarray, window: int = WINDOW, share: float = 0.8) ->
     return low, high
 
 
-def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float]) -> bytes:
+def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float], others: Mapping[str, Sequence[Row]]) -> bytes:
     """The controller's reward as more rules are sampled (Figure 4 of the paper), as PNG.
 
     Args:
         rows: the children in the order of sampling.
-        baselines: mean accuracy of known optimizers on fresh seeds, by name, drawn as lines.
+        baselines: mean accuracy of known optimizers on fresh seeds, by name: that of the best is drawn as a line.
+        others: children of other searches by name, whose means are drawn beside.
     """
     rewards = np.array([row.reward for row in rows])
     children = np.arange(1, len(rewards) + 1)
@@ -44,10 +45,14 @@ def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float]) -> bytes:
     axes.fill_between(children, low, high, color='tab:blue', alpha=0.15, linewidth=0, label='80% of the last 100')
     axes.plot(children, np.maximum.accumulate(rewards), color='tab:green', label='best so far')
     axes.plot(children, moving_average(rewards), color='tab:blue', linewidth=2, label=f'mean of the last {WINDOW}')
+    for i, (name, beside) in enumerate(others.items()):
+        mean = moving_average([row.reward for row in beside])
+        axes.plot(np.arange(1, len(mean) + 1), mean, color=f'C{i + 4}', label=f'mean of {name}')
     if baselines:
         best = max(baselines, key=baselines.__getitem__)
         axes.axhline(baselines[best], color='tab:red', linestyle='--', linewidth=1, label=f'{best}, on fresh seeds')
-    axes.set(xlabel='sampled rules', ylabel='validation accuracy', xlim=(1, max(2, len(rewards))), ylim=(0, 1))
+    longest = max(2, *map(len, (rows, *others.values())))
+    axes.set(xlabel='sampled rules', ylabel='validation accuracy', xlim=(1, longest), ylim=(0, 1))
     figure.legend(loc='outside lower center', ncols=4, frameon=False)
     axes.spines[['top', 'right']].set_visible(False)
     return png_of(figure)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.report import comparison_report
+from nos_tf.report import comparison_report, search_tables
 from nos_tf.report.figures import controller_curves, reward_curve
 from nos_tf.report.page import Section, image, paragraph, write_page
-from nos_tf.report.search_tables import best_rules_section, known_rules_section, preferences_section
 from nos_tf.search import RunError
 from nos_tf.search.display import score_cells
 from nos_tf.search.rescore import Score
 from nos_tf.search.store import Run, read_run
 from nos_tf.search.tally import Tally
+from nos_tf.search.training_run import kind_of
 
 
 class _Picture(NamedTuple):
@@ -28,7 +28,7 @@ class _Picture(NamedTuple):
         return f'{self.name}.png'
 
 
-def write(run_dir: Path, comparisons: Sequence[Path] = ()) -> Path:
+def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
     """Writes report.html, report.md and their figures from results.sqlite and, once there is one, summary.json.
 
     The figures are reward_curve.png, the learning curves of each comparison and, if the learner tells of either,
@@ -36,38 +36,40 @@ def write(run_dir: Path, comparisons: Sequence[Path] = ()) -> Path:
 
     Args:
         run_dir: of the search.
-        comparisons: run directories where what it found was trained beside other optimizers (launch/cifar10.py).
+        beside: run directories of other searches, or where what it found was trained beside other optimizers
+            (launch/cifar10.py).
 
     Returns:
         the path of the page.
 
     Raises:
-        RunError: the run has no results, or a comparison has not finished.
+        RunError: the run has no results, one beside it has none, is a comparison that has not finished, or is called
+            the same.
     """
-    run = read_run(run_dir)
-    if not run.rows:
-        raise RunError(f'{run_dir} holds no children yet: no batch of the search has been learned from')
+    named = _named([run_dir, *beside])
+    searches = {name: _read(path) for name, path in named.items() if kind_of(path) is None}
+    run = searches[run_dir.resolve().name]
+    compared = {name: comparison_report.draw(path) for name, path in named.items() if name not in searches}
     summary = _summary(run_dir, run)
     baselines = summary.get('baselines', {})
     scores = [Score(**score) for score in summary.get('rescored', ())]
-    pictures = [_Picture('reward_curve', 'reward against sampled rules', reward_curve(run.rows, baselines))]
+    others = {name: other.rows for name, other in list(searches.items())[1:]}
+    pictures = [_Picture('reward_curve', 'reward against sampled rules', reward_curve(run.rows, baselines, others))]
     if png := controller_curves(run.updates):
         pictures.append(_Picture('controller', 'entropy and divergence of the controller', png))
-    beside = []
-    for directory in comparisons:
-        drawn, name = comparison_report.draw(directory), directory.resolve().name
+    for name, drawn in compared.items():
         pictures.append(_Picture(f'curves_{name}', f'validation and test accuracy by epoch: {name}', drawn.curves))
-        beside.append(dataclasses.replace(drawn.accuracy, title=f'Beside other optimizers: {name}'))
     for picture in pictures:
         (run_dir / picture.file_name).write_bytes(picture.png)
     says = [_in_words(summary), *([_MIXED] if run.configuration.get('Cluster.allow_mixed') else [])]
     settings = [[key, json.dumps(value)] for key, value in run.configuration.items()]
     sections = [
         *([_scores(scores)] if scores else ()),
-        *beside,
-        best_rules_section(run.rows),
-        known_rules_section(run.rows),
-        preferences_section(run.rows),
+        *([search_tables.searches_section(searches)] if others else ()),
+        *(dataclasses.replace(c.accuracy, title=f'Beside other optimizers: {name}') for name, c in compared.items()),
+        search_tables.best_rules_section(run.rows),
+        search_tables.known_rules_section(run.rows),
+        search_tables.preferences_section(run.rows),
         Section('How rewards were come by', '', ['reward', 'rules', 'share'], list(_origins(summary)), (1, 2)),
         Section('Configuration', '', ['name', 'value'], settings),
     ]
@@ -78,6 +80,24 @@ def write(run_dir: Path, comparisons: Sequence[Path] = ()) -> Path:
     return write_page(run_dir, 'Neural Optimizer Search', body)
 
 
+def _named(run_dirs: Sequence[Path]) -> dict[str, Path]:
+    """The directories by what they are called."""
+    named: dict[str, Path] = {}
+    for path in run_dirs:
+        name = path.resolve().name
+        if name in named:
+            raise RunError(f'{named[name]} and {path} are both called {name!r}: rename one, to tell them apart')
+        named[name] = path
+    return named
+
+
+def _read(run_dir: Path) -> Run:
+    run = read_run(run_dir)
+    if not run.rows:
+        raise RunError(f'{run_dir} holds no children yet: no batch of the search has been learned from')
+    return run
+
+
 def _summary(run_dir: Path, run: Run) -> dict[str, Any]:
     """That of the file, or, while the search is under way, what its children say."""
     path = run_dir / 'summary.json'
@@ -85,10 +105,7 @@ def _summary(run_dir: Path, run: Run) -> dict[str, Any]:
         summary = json.loads(path.read_text(encoding='utf-8'))
         if summary['children'] == len(run.rows):  # else it is from before the search was prolonged
             return summary
-    tally = Tally()
-    for row in run.rows:
-        tally.add(row)
-    return {**tally.summary(), 'seconds': run.seconds}
+    return {**Tally.of(run.rows).summary(), 'seconds': run.seconds}
 
 
 _MIXED = (

@@ -1,7 +1,8 @@
-"""What the children of a search show, as tables: the best rules, known ones among them, what the controller prefers."""
+"""What the children of a search show, as tables: the best rules, known ones, what the controller came to prefer."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nos_tf.dsl.known import KNOWN_RULES
@@ -9,6 +10,8 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.page import Section
 from nos_tf.search.rescore import best_rules
 from nos_tf.search.schema import Row
+from nos_tf.search.store import Run
+from nos_tf.search.tally import WINDOW, Tally
 
 BEST_RULES = 20
 TENTH = 10  # the share of the children at either end that preferences are told of, inverted
@@ -69,6 +72,22 @@ def preferences_section(rows: Sequence[Row]) -> Section:
     )
     head = ['kind', 'primitive', 'at first', 'at last']
     return Section('What the controller came to prefer', says, head, table, (2, 3))
+
+
+def searches_section(runs: Mapping[str, Run]) -> Section:
+    """Searches by name beside the first one."""
+    configuration = next(iter(runs.values())).configuration
+    table = []
+    for name, run in runs.items():
+        summary = Tally.of(run.rows).summary()
+        differs = sorted(k for k, v in run.configuration.items() if k in configuration and v != configuration[k])
+        rewards = [f'{summary[key]:.3f}' for key in ('mean_reward_first_100', 'mean_reward_last_100', 'best_reward')]
+        told = ', '.join(f'{key} = {json.dumps(run.configuration[key])}' for key in differs)
+        seconds = f'{run.seconds:.0f}'
+        table.append([name, told, str(summary['children']), str(summary['distinct_rules']), *rewards, seconds])
+    says = f'Means are of {WINDOW} children, of fewer in a short search; what belongs to one learner alone is left out.'
+    head = ['search', 'differs in', 'sampled', 'distinct', 'mean at first', 'mean at last', 'best reward', 'seconds']
+    return Section('Beside other searches', says, head, table, range(2, 8))
 
 
 def _shares(rows: Iterable[Row]) -> dict[tuple[str, str], float]:

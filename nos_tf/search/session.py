@@ -57,9 +57,7 @@ class Session:
             self.store = stack.enter_context(closing(Store(run_dir, identity, task)))
             if gin.config_str():
                 write_whole(run_dir / 'config.gin', gin.operative_config_str())
-            self.tally = Tally()
-            for row in self.store.results():
-                self.tally.add(row)
+            self.tally = Tally.of(self.store.results())
             self._checkpoint = self.store.checkpoint() or Checkpoint(0, 0.0, {})
             self._start = time.monotonic()
             evaluator.start(child, iterations)  # before anything else of TensorFlow: a cluster renames the devices

@@ -1,5 +1,6 @@
 """The running account of a search: what the display, TensorBoard and the summary tell."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,14 @@ class Tally:
     rejected: int = 0  # new programs that cannot train and did not
     quarantined: int = 0  # new programs whose workers all died
     best: Row | None = None
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> 'Tally':
+        """That of these children."""
+        tally = cls()
+        for row in rows:
+            tally.add(row)
+        return tally
 
     def add(self, row: Row) -> None:
         """Counts one child more."""

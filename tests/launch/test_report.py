@@ -32,12 +32,12 @@ def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_it_prints_where_the_report_is(
     draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    beside = []
-    monkeypatch.setattr(report, 'write', lambda run_dir, comparisons: (beside.extend(comparisons), run_dir / 'page')[1])
+    shown = []
+    monkeypatch.setattr(report, 'write', lambda run_dir, beside: (shown.extend(beside), run_dir / 'page')[1])
     draw('--run_dir', str(tmp_path))
-    draw('--run_dir', str(tmp_path), '--comparisons', 'one', 'two')
+    draw('--run_dir', str(tmp_path), '--beside', 'one', 'two')
     assert capsys.readouterr().out == f'{tmp_path / "page"}\n' * 2
-    assert beside == [Path('one'), Path('two')]
+    assert shown == [Path('one'), Path('two')]
 
 
 @pytest.mark.parametrize(('kind', 'module'), [(Trained, comparison_report), (Translator, translation_report)])
@@ -58,8 +58,8 @@ def test_a_directory_of_a_comparison_gets_its_own_report(
 def test_a_comparison_has_none_beside_it(draw: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     TrainingStore(tmp_path, Trained, {}).close()
     with pytest.raises(SystemExit):
-        draw('--run_dir', str(tmp_path), '--comparisons', 'other')
-    assert f'argument --comparisons: {tmp_path} holds a comparison itself' in capsys.readouterr().err
+        draw('--run_dir', str(tmp_path), '--beside', 'other')
+    assert f'argument --beside: {tmp_path} holds a comparison itself' in capsys.readouterr().err
 
 
 def test_a_directory_without_a_search_is_refused(draw: Callable, tmp_path: Path) -> None:

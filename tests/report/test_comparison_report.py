@@ -124,5 +124,5 @@ def test_the_report_of_a_search_shows_it_beside(run_dir, tmp_path_factory):
     text = (search / 'report.md').read_text(encoding='utf-8')
     assert f'](curves_{name}.png)' in text
     assert (search / f'curves_{name}.png').read_bytes() == comparison_report.draw(finished).curves
-    with pytest.raises(RunError, match='no comparison has run there'):
+    with pytest.raises(RunError, match='are both called .*: rename one, to tell them apart'):
         report.write(search, [search])

@@ -32,7 +32,8 @@ def figures(monkeypatch):
 
 
 def test_the_curve_shows_children_best_average_and_the_best_baseline(figures):
-    reward_curve(make_rows(REWARDS), {'sgd': 0.4, 'adam': 0.7, 'momentum': 0.6})
+    others = {'by chance': make_rows([0.25] * 300)}
+    reward_curve(make_rows(REWARDS), {'sgd': 0.4, 'adam': 0.7, 'momentum': 0.6}, others)
     (figure,) = figures
     (axes,) = figure.axes
     lines = {line.get_label(): line.get_xydata() for line in axes.lines}
@@ -41,7 +42,8 @@ def test_the_curve_shows_children_best_average_and_the_best_baseline(figures):
     np.testing.assert_array_equal(lines['best so far'], np.stack([children, np.maximum.accumulate(REWARDS)], 1))
     np.testing.assert_allclose(lines['mean of the last 100'][:, 1], moving_average(REWARDS))
     np.testing.assert_array_equal(lines['adam, on fresh seeds'][:, 1], 0.7)
-    assert len(lines) == 4
+    np.testing.assert_array_equal(lines['mean of by chance'], np.stack([np.arange(1, 301), np.full(300, 0.25)], 1))
+    assert len(lines) == 5 and axes.get_xlim() == (1, 300)
     shown = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert sorted(shown) == sorted([*lines, '80% of the last 100'])
     (band,) = axes.collections
@@ -74,7 +76,7 @@ def test_the_controller_is_drawn_by_what_it_tells(figures):
 @pytest.mark.parametrize('count', [1, 2, 250])
 @pytest.mark.parametrize('baselines', [{}, {'sgd': 0.5}])
 def test_the_curve_is_a_picture(count, baselines):
-    png = reward_curve(make_rows(REWARDS[:count]), baselines)
+    png = reward_curve(make_rows(REWARDS[:count]), baselines, {})
     assert png.startswith(b'\x89PNG\r\n\x1a\n')
     pixels = imread(io.BytesIO(png))[:, :, :3]
     assert pixels.shape == (675, 1200, 3)

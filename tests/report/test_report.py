@@ -21,6 +21,7 @@ RULES = ('g', 'g * exp(sign(g) * sign(m))', 'noise', 'g * 1', 'exp(g)')
 REWARDS = (0.5125, 0.8375, 0.1, 0.5125, 0.2)
 CONFIGURATION = {'Search.seed': 12, 'hostile': '<script>alert("&")</script>', 'Child.learning_rates': [0.1, 1.0]}
 BEST_HEAD = ['rank', 'rule', 'known as', 'reward', 'learning rate', 'slots', 'sampled', 'first child', 'tokens']
+SEARCHES = ['sampled', 'distinct', 'mean at first', 'mean at last', 'best reward', 'seconds']
 VOID = {'meta', 'img', 'br', 'link'}
 
 
@@ -223,6 +224,22 @@ def test_a_search_that_was_prolonged_is_under_way(tmp_path):
         store.save_batch([StoredChild(1, 1, UpdateRule.parse('g'), -1.0)], 0, Checkpoint(2, 2.0, {}))
     page = Page(report.write(tmp_path).read_text(encoding='utf-8'))
     assert '6 rules were sampled so far: the search is under way' in page.text
+
+
+def test_another_search_is_drawn_beside(tmp_path):
+    ours, other = tmp_path / 'ours', tmp_path / 'by chance'
+    fill(ours)
+    fill(other, configuration={**CONFIGURATION, 'Search.seed': 13})
+    alone = report.write(ours).read_text(encoding='utf-8')
+    page = Page(report.write(ours, [other]).read_text(encoding='utf-8'))
+    start = page.rows.index(['search', 'differs in', *SEARCHES])
+    assert [row[:4] for row in page.rows[start + 1 : start + 3]] == [
+        ['ours', '', '5', '4'],
+        ['by chance', 'Search.seed = 13', '5', '4'],
+    ]
+    assert 'Beside other searches' in page.text and 'Beside other searches' not in alone
+    with pytest.raises(RunError, match='no search has run there'):
+        report.write(ours, [tmp_path])
 
 
 def test_the_report_in_markdown_has_the_same_tables(tmp_path):

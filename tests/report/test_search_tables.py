@@ -1,6 +1,12 @@
 """What the tables say of children whose rules and rewards are made up."""
 
-from nos_tf.report.search_tables import best_rules_section, known_rules_section, preferences_section
+from nos_tf.report.search_tables import (
+    best_rules_section,
+    known_rules_section,
+    preferences_section,
+    searches_section,
+)
+from nos_tf.search.store import Run
 from tests.rows import make_row, make_rows
 
 
@@ -40,3 +46,14 @@ def test_preferences_are_shares_of_the_choices_of_a_kind():
     assert shares['binary', '+'] == ('100.0%', '0.0%') and shares['binary', '*'] == ('0.0%', '100.0%')
     assert shares['unary', 'x'] == ('100.0%', '50.0%') and shares['unary', 'exp'] == ('0.0%', '50.0%')
     assert 'the first 2 and the last 2 children' in preferences_section(rows).says
+
+
+def test_searches_side_by_side_tell_what_differs():
+    ours = Run(
+        {'Search.learner': '@TRPO()', 'Search.seed': 0, 'TRPO.units': 8}, make_rows([0.25, 0.75], ('g', 'm')), 9.6, []
+    )
+    other = Run({'Search.learner': '@RandomSearch()', 'Search.seed': 0}, make_rows([0.5] * 3, ('g',)), 4.0, [])
+    assert searches_section({'ours': ours, 'by chance': other}).rows == [
+        ['ours', '', '2', '2', '0.250', '0.750', '0.750', '10'],
+        ['by chance', 'Search.learner = "@RandomSearch()"', '3', '1', '0.500', '0.500', '0.500', '4'],
+    ]

@@ -9,13 +9,6 @@ from nos_tf.search.tally import Tally
 from tests.rows import make_row, make_rows
 
 
-def tally_of(rows):
-    tally = Tally()
-    for row in rows:
-        tally.add(row)
-    return tally
-
-
 def test_an_empty_tally_divides_by_nothing():
     tally = Tally()
     assert (tally.children, tally.hits, tally.hit_rate, tally.best, tally.best_rule) == (0, 0, 0.0, None, '')
@@ -24,7 +17,7 @@ def test_an_empty_tally_divides_by_nothing():
 
 
 def test_hits_are_children_whose_program_came_before():
-    tally = tally_of(make_rows([0.1] * 6, ['g', 'm', 'g * 1', 'm', 'g', 'adam']))  # g * 1 is the program g
+    tally = Tally.of(make_rows([0.1] * 6, ['g', 'm', 'g * 1', 'm', 'g', 'adam']))  # g * 1 is the program g
     assert (tally.children, tally.hits, tally.hit_rate) == (6, 3, 0.5)
 
 
@@ -40,7 +33,7 @@ def test_equal_functions_are_new_programs_that_compute_what_an_earlier_one_does(
         'drop(sign(v), 0.1)',
         '1',
     ]
-    tally = tally_of(make_rows([0.1] * 9, rules))
+    tally = Tally.of(make_rows([0.1] * 9, rules))
     assert (tally.hits, tally.equal_functions, tally.equal_function_rate) == (3, 2, pytest.approx(2 / 9))
     assert (tally.merged, tally.rejected, tally.rejected_rate) == (0, 0, 0)
 
@@ -55,20 +48,20 @@ def test_what_was_not_trained_counts_once_a_program():
         make_row(0.1, 'm', 5, 'quarantined: its workers died 5 times'),
         make_row(0.1, 'm', 6, 'quarantined: its workers died 5 times'),
     ]
-    tally = tally_of(rows)
+    tally = Tally.of(rows)
     assert (tally.hits, tally.rejected, tally.merged, tally.rejected_rate) == (3, 1, 1, pytest.approx(1 / 7))
     assert tally.quarantined == tally.summary()['quarantined'] == 1
 
 
 def test_the_best_is_the_first_of_equals():
-    tally = tally_of(make_rows([0.2, 0.8, 0.5, 0.8], ['g', 'm', 'v', 'adam']))
+    tally = Tally.of(make_rows([0.2, 0.8, 0.5, 0.8], ['g', 'm', 'v', 'adam']))
     assert tally.best.id == 1 and tally.best_rule == 'm'
     tally.add(make_row(0.9, 'g * exp(sign(g) * sign(m))', 4))
     assert tally.best.id == 4 and tally.best_rule == 'g * exp(sign(g) * sign(m))'
 
 
 def test_recent_is_the_last_hundred():
-    tally = tally_of(make_rows([0.0] * 50))
+    tally = Tally.of(make_rows([0.0] * 50))
     assert tally.recent_mean == 0.0
     for row in make_rows([1.0] * 75):
         tally.add(row)
@@ -87,13 +80,13 @@ def test_recent_is_the_last_hundred():
     ],
 )
 def test_the_first_and_the_last_hundred_or_halves(rewards, first, last):
-    summary = tally_of(make_rows(rewards)).summary()
+    summary = Tally.of(make_rows(rewards)).summary()
     assert summary['mean_reward_first_100'] == pytest.approx(first)
     assert summary['mean_reward_last_100'] == pytest.approx(last)
 
 
 def test_the_summary_is_json_without_loss():
-    summary = tally_of(make_rows([0.25, 0.75, 0.5], ['g', 'm', 'g'])).summary()
+    summary = Tally.of(make_rows([0.25, 0.75, 0.5], ['g', 'm', 'g'])).summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert summary == {
         'children': 3,
