@@ -15,6 +15,7 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 
 LARGEST = 1e100  # so that a median is finite
+ALIKE = 0.1  # distance within which two rules may be taken for one; from sgd to powersign it is .14
 
 _UNIFORM = np.random.Generator(np.random.PCG64(20170809)).random(PROBES)
 
@@ -27,6 +28,16 @@ def embedding(rule: UpdateRule, constants: RuleConstants | None = None) -> np.nd
         constants: the hyper-parameters of rules; None for the paper's.
     """
     return _embedding(canonical_tokens(rule.tokens), constants or RuleConstants())
+
+
+def distance(rule: UpdateRule, other: UpdateRule) -> float:
+    """How differently two rules change weights: root mean square over the probes, from 0 to 2.
+
+    >>> m = UpdateRule.parse('m')
+    >>> distance(m, UpdateRule.parse('m * exp(v)')), distance(m, UpdateRule.parse('drop(m, 0.1)'))
+    (0.059, 0.390)
+    """
+    return float(np.sqrt(np.mean(np.square(embedding(rule) - embedding(other)))))
 
 
 @lru_cache(maxsize=65536)

@@ -1,10 +1,12 @@
 """What the children of a search show, as tables: the best rules, known ones, what the controller came to prefer."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from nos_tf.dsl.embedding import ALIKE, distance
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.page import Section
@@ -27,21 +29,25 @@ class _Seen(NamedTuple):
 
 def best_rules_section(rows: Sequence[Row], count: int = BEST_RULES) -> Section:
     """The best distinct programs, spelled in their canonical form."""
-    seen, names = _seen(rows), _Names()
+    seen, names, best = _seen(rows), _Names(), best_rules(rows, count)
     table = []
-    for rank, (rule, reward) in enumerate(best_rules(rows, count).items(), start=1):
+    for rank, (rule, reward) in enumerate(best.items(), start=1):
         first, times = seen[' '.join(rule.tokens)]
         rate = '' if first.learning_rate is None else f'{first.learning_rate:g}'
         slots = ', '.join(rule.slots) or 'none'
         name = names.of(first)
         tokens = ' '.join(rule.tokens)
-        table.append([str(rank), rule.infix, name, f'{reward:.3f}', rate, slots, str(times), str(first.id), tokens])
-    head = ['rank', 'rule', 'known as', 'reward', 'learning rate', 'slots', 'sampled', 'first child', 'tokens']
+        better = itertools.islice(best, rank - 1)
+        alike = next((str(i) for i, other in enumerate(better, start=1) if distance(rule, other) < ALIKE), '')
+        cells = str(rank), rule.infix, name, alike, f'{reward:.3f}', rate, slots, str(times), str(first.id), tokens
+        table.append(list(cells))
+    head = 'rank', 'rule', 'known as', 'acts as', 'reward', 'learning rate', 'slots', 'sampled', 'first child', 'tokens'
     says = (
-        'Programs that are the same in canonical form count once. A reward is of one seed: the order among good rules '
-        'is mostly luck.'
+        'Programs that are the same in canonical form count once. One that changes weights on random probes nearly as '
+        f'a better one does (distance below {ALIKE}) has its rank under "acts as". A reward is of one seed: the order '
+        'among good rules is mostly luck.'
     )
-    return Section('The best distinct rules of the search', says, head, table, (0, 3, 4, 6, 7))
+    return Section('The best distinct rules of the search', says, head, table, (0, 3, 4, 5, 7, 8))
 
 
 def known_rules_section(rows: Sequence[Row]) -> Section:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nos_tf.dsl.embedding import embedding
+from nos_tf.dsl.embedding import ALIKE, embedding
+from nos_tf.dsl.embedding import distance as embedding_distance
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
@@ -29,8 +30,10 @@ def test_spelling_does_not_matter_and_scale_does_not():
 
 def test_rules_that_change_weights_alike_are_near():
     def distance(one, other):
-        return np.linalg.norm(point(one) - point(other))
+        return embedding_distance(UpdateRule.parse(one), UpdateRule.parse(other))
 
+    assert distance('m', 'm') == 0 and distance('g', 'noise * noise') <= 2 == pytest.approx(distance('g', '-g'))
+    assert distance('g', 'g + clip(1e-3*w, 1e-5)') < ALIKE < distance('sgd', 'powersign')
     assert distance('adam', 'adam + 1e-3*w') < distance('adam', 'rmsprop') < distance('adam', '-adam')
     assert distance('sign(m)', 'sign(m) + clip(g, 1e-5)') < 0.1 < distance('sign(m)', 'm')
 

@@ -13,18 +13,23 @@ from tests.rows import make_row, make_rows
 def test_the_best_rules_are_counted_in_canonical_form():
     rows = make_rows([0.5, 0.75, 0.5, 0.75, 0.5], ('g', 'm * exp(v)', 'g * 1'))
     section = best_rules_section(rows, 1)
-    ((rank, rule, name, reward, rate, slots, times, first, tokens),) = section.rows
-    assert (rank, rule, name, reward, rate) == ('1', 'm * exp(v)', 'momentum_exp_v', '0.750', '0.1')
+    ((rank, rule, name, alike, reward, rate, slots, times, first, tokens),) = section.rows
+    assert (rank, rule, name, alike, reward, rate) == ('1', 'm * exp(v)', 'momentum_exp_v', '', '0.750', '0.1')
     assert (slots, times, first, tokens) == ('m, v', '2', '1', rows[1].program)
-    assert [(row[1], row[6], row[7]) for row in best_rules_section(rows).rows] == [
+    assert [(row[1], row[7], row[8]) for row in best_rules_section(rows).rows] == [
         ('m * exp(v)', '2', '1'),
         ('g', '3', '0'),
     ]
 
 
+def test_the_best_rules_say_whom_they_are_like():
+    rows = make_rows([0.75, 0.5, 0.25, 0.125], ('g', 'm', 'm * exp(v)', 'g + clip(1e-3*w, 1e-5)'))
+    assert [row[3] for row in best_rules_section(rows).rows] == ['', '', '2', '1']
+
+
 def test_a_rule_without_a_learning_rate():
     row = make_row(0.1, 'noise', origin='rejected: reads no gradient')._replace(learning_rate=None)
-    assert best_rules_section([row]).rows[0][4] == ''
+    assert best_rules_section([row]).rows[0][5] == ''
 
 
 def test_known_rules_are_known_in_any_spelling_and_drop_as_well():
