@@ -1,8 +1,6 @@
 """The launcher that draws a report: its flags and its end; `tests/report` has the rest."""
 
-import runpy
-import sys
-from collections.abc import Callable
+import functools
 from pathlib import Path
 
 import pytest
@@ -13,24 +11,13 @@ from nos_tf.report import comparison_report, report
 from nos_tf.search import RunError
 from nos_tf.search.training_run import TrainingStore
 from nos_tf.tasks.recipe import Trained
+from tests.launching import run_here
 
-LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
-
-
-@pytest.fixture
-def draw(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The launcher, given its arguments, in this process."""
-
-    def drawn(*argv: str) -> None:
-        monkeypatch.syspath_prepend(LAUNCH)
-        monkeypatch.setattr(sys, 'argv', ['report.py', *argv])
-        runpy.run_path(str(LAUNCH / 'report.py'))['draw']()
-
-    return drawn
+draw = functools.partial(run_here, 'report', 'draw')
 
 
 def test_it_prints_where_the_report_is(
-    draw: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     shown = []
     monkeypatch.setattr(report, 'write', lambda run_dir, beside: (shown.extend(beside), run_dir / 'page')[1])
@@ -42,7 +29,6 @@ def test_it_prints_where_the_report_is(
 
 @pytest.mark.parametrize(('kind', 'module'), [(Trained, comparison_report), (Translator, translation_report)])
 def test_a_directory_of_a_comparison_gets_its_own_report(
-    draw: Callable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
@@ -55,27 +41,27 @@ def test_a_directory_of_a_comparison_gets_its_own_report(
     assert capsys.readouterr().out == f'{tmp_path / "of a comparison"}\n'
 
 
-def test_a_comparison_has_none_beside_it(draw: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_comparison_has_none_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     TrainingStore(tmp_path, Trained, {}).close()
     with pytest.raises(SystemExit):
         draw('--run_dir', str(tmp_path), '--beside', 'other')
     assert f'argument --beside: {tmp_path} holds a comparison itself' in capsys.readouterr().err
 
 
-def test_a_directory_without_a_search_is_refused(draw: Callable, tmp_path: Path) -> None:
+def test_a_directory_without_a_search_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match='holds no results.sqlite: no search has run there'):
         draw('--run_dir', str(tmp_path))
 
 
 @pytest.mark.parametrize('argv', [(), ('--run_dir', ''), ('--run_dir', 'x', '--gin_files', 'y')])
-def test_unfit_flags_end_with_code_2(draw: Callable, argv: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+def test_unfit_flags_end_with_code_2(argv: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as left:
         draw(*argv)
     assert left.value.code == 2
     assert 'report.py: error: ' in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_help_shows_an_example(draw: Callable, capsys: pytest.CaptureFixture) -> None:
+def test_help_shows_an_example(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         draw('--help')
     assert 'python launch/report.py --run_dir runs/quickstart' in capsys.readouterr().out

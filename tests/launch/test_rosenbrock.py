@@ -1,27 +1,15 @@
 """The Rosenbrock experiment as a person runs it, in small."""
 
-import runpy
-import sys
-from pathlib import Path
+import functools
 
 import pytest
 
-LAUNCH = Path(__file__).resolve().parents[2] / 'launch'
+from tests.launching import run_here
+
+launch = functools.partial(run_here, 'rosenbrock', 'run')
 
 
-@pytest.fixture
-def launch(monkeypatch):
-    """The launcher, given its arguments, in this process."""
-
-    def launched(*argv):
-        monkeypatch.syspath_prepend(LAUNCH)
-        monkeypatch.setattr(sys, 'argv', ['rosenbrock.py', *argv])
-        runpy.run_path(str(LAUNCH / 'rosenbrock.py'))['run']()
-
-    return launched
-
-
-def test_it_walks_draws_and_says_what_holds(launch, tmp_path, capsys):
+def test_it_walks_draws_and_says_what_holds(tmp_path, capsys):
     run_dir = tmp_path / 'new'
     launch('--run_dir', str(run_dir), '--iterations', '50', '--learning_rates', '1e-3', '10', '--rules', 'm * exp(v)')
     out = capsys.readouterr().out.splitlines()
@@ -45,7 +33,7 @@ def test_it_walks_draws_and_says_what_holds(launch, tmp_path, capsys):
         (('--start', '1'), 'expected 2 arguments'),
     ],
 )
-def test_what_does_not_fit_is_named(launch, tmp_path, capsys, argv, said):
+def test_what_does_not_fit_is_named(tmp_path, capsys, argv, said):
     with pytest.raises(SystemExit) as left:
         launch(*(('--run_dir', str(tmp_path)) if argv else ()), *argv)
     assert left.value.code == 2 and said in capsys.readouterr().err
