@@ -31,6 +31,7 @@ class Drawn(NamedTuple):
 
     curves: bytes  # PNG, accuracy by epoch
     accuracy: Section  # the main table
+    paired: list[Section]  # found rules against those that have a name, if there are both
     others: list[Section]
 
 
@@ -45,7 +46,7 @@ def write(run_dir: Path) -> Path:
     """
     drawn = draw(run_dir)
     (run_dir / 'curves.png').write_bytes(drawn.curves)
-    sections = [drawn.accuracy, *drawn.others]
+    sections = [drawn.accuracy, *drawn.paired, *drawn.others]
     tables = '\n'.join(section.markdown() for section in sections[:-1])  # all but the configuration
     (run_dir / 'tables.md').write_text(tables, encoding='utf-8')
     body = [image(drawn.curves, 'validation and test accuracy by epoch'), *(section.html() for section in sections)]
@@ -69,9 +70,12 @@ def draw(run_dir: Path) -> Drawn:
     curves = accuracy_curves(
         {_legend(s): [trained.curve for trained in s.runs] for s in ranked if s.contender in _drawn(ranked)}
     )
-    accuracy, *others = _tables(done, ranked, summary)
+    tests = {standing.contender: [_four(trained)[3] for trained in standing.runs] for standing in ranked}
+    paired = paired_section('test accuracy at best validation, in points', tests, 1)
+    others = list(_tables(done, ranked, summary))
     settings = [[key, json.dumps(value)] for key, value in summary['configuration'].items()]
-    return Drawn(curves, accuracy, [*others, Section('Configuration', '', ['name', 'value'], settings)])
+    others.append(Section('Configuration', '', ['name', 'value'], settings))
+    return Drawn(curves, _accuracies(ranked, summary), [paired] if paired else [], others)
 
 
 def _table(title: str, says: str, head: list[str], rows: list[list[str]]) -> Section:
@@ -96,10 +100,6 @@ def _legend(standing: Standing) -> str:
 def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Iterator[Section]:
     configuration = summary['configuration']
     epochs = configuration['Recipe.epochs']
-    yield _accuracies(ranked, summary)
-    tests = {standing.contender: [_four(trained)[3] for trained in standing.runs] for standing in ranked}
-    if paired := paired_section('test accuracy at best validation, in points', tests, 1):
-        yield paired
     variants = _variants(ranked, epochs)
     if variants:
         yield _table(

@@ -47,14 +47,14 @@ def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
             the same.
     """
     named = _named([run_dir, *beside])
-    searches = {name: _read(path) for name, path in named.items() if kind_of(path) is None}
-    run = searches[run_dir.resolve().name]
+    run = _read(run_dir)
+    name, *_ = named
+    searches = {name: run} | {name: _read(path) for name, path in named.items() if kind_of(path) is None}
     compared = {name: comparison_report.draw(path) for name, path in named.items() if name not in searches}
     summary = _summary(run_dir, run)
-    baselines = summary.get('baselines', {})
-    scores = [Score(**score) for score in summary.get('rescored', ())]
-    others = {name: other.rows for name, other in list(searches.items())[1:]}
-    pictures = [_Picture('reward_curve', 'reward against sampled rules', reward_curve(run.rows, baselines, others))]
+    others = {name: other.rows for name, other in searches.items() if other is not run}
+    curve = reward_curve(run.rows, summary.get('baselines', {}), others)
+    pictures = [_Picture('reward_curve', 'reward against sampled rules', curve)]
     if png := controller_curves(run.updates):
         pictures.append(_Picture('controller', 'entropy and divergence of the controller', png))
     for name, drawn in compared.items():
@@ -62,22 +62,32 @@ def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
     for picture in pictures:
         (run_dir / picture.file_name).write_bytes(picture.png)
     says = [_in_words(summary), *([_MIXED] if run.configuration.get('Cluster.allow_mixed') else [])]
-    settings = [[key, json.dumps(value)] for key, value in run.configuration.items()]
-    sections = [
-        *([_scores(scores)] if scores else ()),
-        *([search_tables.searches_section(searches)] if others else ()),
-        *(dataclasses.replace(c.accuracy, title=f'Beside other optimizers: {name}') for name, c in compared.items()),
-        search_tables.best_rules_section(run.rows),
-        search_tables.known_rules_section(run.rows),
-        search_tables.preferences_section(run.rows),
-        Section('How rewards were come by', '', ['reward', 'rules', 'share'], list(_origins(summary)), (1, 2)),
-        Section('Configuration', '', ['name', 'value'], settings),
-    ]
+    sections = list(_sections(run, summary, searches, compared))
     text = [*says, *(f'![{p.says}]({p.file_name})' for p in pictures), *(part.markdown() for part in sections)]
     (run_dir / 'report.md').write_text('\n\n'.join(text), encoding='utf-8')
     images = [image(picture.png, picture.says) for picture in pictures]
     body = [*map(paragraph, says), *images, *(part.html() for part in sections)]
     return write_page(run_dir, 'Neural Optimizer Search', body)
+
+
+def _sections(
+    run: Run, summary: dict[str, Any], searches: Mapping[str, Run], compared: Mapping[str, comparison_report.Drawn]
+) -> Iterator[Section]:
+    """The tables, what matters most first."""
+    if scores := [Score(**score) for score in summary.get('rescored', ())]:
+        yield _scores(scores)
+    if len(searches) > 1:
+        yield search_tables.searches_section(searches)
+    for name, drawn in compared.items():
+        yield dataclasses.replace(drawn.accuracy, title=f'Beside other optimizers: {name}')
+        for paired in drawn.paired:
+            yield dataclasses.replace(paired, title=f'{paired.title}: {name}')
+    yield search_tables.best_rules_section(run.rows)
+    yield search_tables.known_rules_section(run.rows)
+    yield search_tables.preferences_section(run.rows)
+    yield Section('How rewards were come by', '', ['reward', 'rules', 'share'], list(_origins(summary)), (1, 2))
+    settings = [[key, json.dumps(value)] for key, value in run.configuration.items()]
+    yield Section('Configuration', '', ['name', 'value'], settings)
 
 
 def _named(run_dirs: Sequence[Path]) -> dict[str, Path]:

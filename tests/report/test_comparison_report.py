@@ -122,6 +122,7 @@ def test_the_report_of_a_search_shows_it_beside(run_dir, tmp_path_factory):
         '1',
     ]
     text = (search / 'report.md').read_text(encoding='utf-8')
+    assert f'### Differences by seed: test accuracy at best validation, in points: {name}\n' in text
     assert f'](curves_{name}.png)' in text
     assert (search / f'curves_{name}.png').read_bytes() == comparison_report.draw(finished).curves
     with pytest.raises(RunError, match='are both called .*: rename one, to tell them apart'):

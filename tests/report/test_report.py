@@ -15,7 +15,9 @@ from nos_tf.search.rescore import best_rules, rescore
 from nos_tf.search.schema import Checkpoint, StoredChild
 from nos_tf.search.store import Store
 from nos_tf.search.tally import Tally
+from nos_tf.search.training_run import TrainingStore
 from nos_tf.tasks.child import Outcome
+from nos_tf.tasks.recipe import Trained
 
 RULES = ('g', 'g * exp(sign(g) * sign(m))', 'noise', 'g * 1', 'exp(g)')
 REWARDS = (0.5125, 0.8375, 0.1, 0.5125, 0.2)
@@ -242,6 +244,9 @@ def test_another_search_is_drawn_beside(tmp_path):
     assert 'Beside other searches' in page.text and 'Beside other searches' not in alone
     with pytest.raises(RunError, match='no search has run there'):
         report.write(ours, [tmp_path])
+    TrainingStore(tmp_path, Trained, {}).close()
+    with pytest.raises(RunError, match='no search has run there'):
+        report.write(tmp_path, [ours])
 
 
 def test_the_report_in_markdown_has_the_same_tables(tmp_path):
