@@ -121,6 +121,7 @@ def _forwards(projected: tf.Tensor, given: _Given) -> _Seen:
     steps, count = tf.shape(projected)[0], tf.shape(projected)[1]
 
     def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, context: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
+        """Forwards by one token, written down as `_Seen`."""
         z = tf.cast(context @ given.of_contexts + h @ given.recurrent, tf.float32) + projected[t]
         (h, c), gates = cell(z, c)
         h = tf.cast(h, dtype)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from nos_tf.optimizers.contender import KERAS, Contender
+from nos_tf.optimizers.contender import Contender
 from nos_tf.report.page import Section
 from nos_tf.search.paired import Difference
 
@@ -26,7 +26,7 @@ def paired_section(of_what: str, scores: Mapping[str, Sequence[float]], digits: 
         None if there is nothing to judge, or nothing to judge it by.
     """
     found = [text for text in scores if not Contender(text).is_known]
-    found = found or [text for text in scores if not text.startswith(KERAS)]
+    found = found or [text for text in scores if Contender(text).rule]
     named = [text for text in scores if text not in found]
     if not found or not named:
         return None
