@@ -53,7 +53,7 @@ def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float], others: Ma
         axes.axhline(baselines[best], color='tab:red', linestyle='--', linewidth=1, label=f'{best}, on fresh seeds')
     longest = max(2, *map(len, (rows, *others.values())))
     axes.set(xlabel='sampled rules', ylabel='validation accuracy', xlim=(1, longest), ylim=(0, 1))
-    figure.legend(loc='outside lower center', ncols=4, frameon=False)
+    figure.legend(loc='outside lower center', ncols=3, frameon=False)
     axes.spines[['top', 'right']].set_visible(False)
     return png_of(figure)
 

@@ -48,12 +48,13 @@ def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
     """
     named = _named([run_dir, *beside])
     run = _read(run_dir)
-    name, *_ = named
-    searches = {name: run} | {name: _read(path) for name, path in named.items() if kind_of(path) is None}
+    ours, *_ = named
+    others = {name: _read(path) for name, path in named.items() if name != ours and kind_of(path) is None}
+    searches = {ours: run, **others}
     compared = {name: comparison_report.draw(path) for name, path in named.items() if name not in searches}
     summary = _summary(run_dir, run)
-    others = {name: other.rows for name, other in searches.items() if other is not run}
-    curve = reward_curve(run.rows, summary.get('baselines', {}), others)
+    beside_it = {name: other.rows for name, other in others.items()}
+    curve = reward_curve(run.rows, summary.get('baselines', {}), beside_it)
     pictures = [_Picture('reward_curve', 'reward against sampled rules', curve)]
     if png := controller_curves(run.updates):
         pictures.append(_Picture('controller', 'entropy and divergence of the controller', png))

@@ -230,7 +230,9 @@ def test_a_search_that_was_prolonged_is_under_way(tmp_path):
     assert '6 rules were sampled so far: the search is under way' in page.text
 
 
-def test_another_search_is_drawn_beside(tmp_path):
+def test_another_search_is_drawn_beside(tmp_path, monkeypatch):
+    drawn, draw = [], report.reward_curve
+    monkeypatch.setattr(report, 'reward_curve', lambda *a: (drawn.append([*a[2]]), draw(*a))[1])
     ours, other = tmp_path / 'ours', tmp_path / 'by chance'
     fill(ours)
     fill(other, configuration={**CONFIGURATION, 'Search.seed': 13})
@@ -241,6 +243,7 @@ def test_another_search_is_drawn_beside(tmp_path):
         ['ours', '', '5', '4'],
         ['by chance', 'Search.seed = 13', '5', '4'],
     ]
+    assert drawn == [[], ['by chance']]
     assert 'Beside other searches' in page.text and 'Beside other searches' not in alone
     with pytest.raises(RunError, match='no search has run there'):
         report.write(ours, [tmp_path])
