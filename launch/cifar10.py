@@ -16,7 +16,7 @@ def compare() -> None:
     """Runs the comparison that gin describes, or takes it up where it stopped, and reports."""
     arguments = commandline.parse_arguments(__doc__)
     machine.use_one_cpu_thread()  # before an optimizer starts TensorFlow, should this be the process that trains
-    commandline.configure(arguments, Comparison).run(arguments.run_dir)
+    commandline.configure(arguments, Comparison).run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
     print(comparison_report.write(arguments.run_dir))
 
 

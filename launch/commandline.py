@@ -68,13 +68,13 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def configured_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `--gin_files`, `--gin_bindings` and `--run_dir`; the first two may be given several times.
+    """A parser with `--gin_files`, `--gin_bindings`, which may be given several times, `--run_dir` and `--allow_mixed`.
 
     Args:
         description: a sentence, an empty line and an example.
     """
     parser = argument_parser(description)
-    parser.usage = '%(prog)s --gin_files FILE ... [--gin_bindings BINDING ...] --run_dir DIR'
+    parser.usage = '%(prog)s --gin_files FILE ... [--gin_bindings BINDING ...] --run_dir DIR [--allow_mixed]'
     parser.add_argument(
         '--gin_files', nargs='+', action='extend', default=[], metavar='FILE', help='configurations; the later ones win'
     )
@@ -85,6 +85,11 @@ def configured_parser(description: str) -> argparse.ArgumentParser:
         default=[],
         metavar='BINDING',
         help="what is to differ from the files, such as 'Search.children = 50' or \"Search.baselines = ('adam',)\"",
+    )
+    parser.add_argument(
+        '--allow_mixed',
+        action='store_true',
+        help='go on with a run that began on another kind of CPU or with other versions; its results are then of both',
     )
     return parser
 

@@ -18,7 +18,7 @@ def search() -> None:
     configured = commandline.configure(arguments, Search)
     if os.environ.get('TF_CONFIG') and not isinstance(configured.evaluator, Cluster):
         raise RunError('TF_CONFIG names a cluster that would be idle: add gin/cluster.gin to --gin_files, or unset it')
-    configured.run(arguments.run_dir)
+    configured.run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
     print(report.write(arguments.run_dir))
 
 

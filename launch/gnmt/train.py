@@ -25,7 +25,7 @@ def transfer() -> None:
     if arguments.rules:
         arguments.gin_bindings.append(f'Transfer.rules = {tuple(arguments.rules)!r}')
     try:
-        commandline.configure(arguments, Transfer).run(arguments.run_dir)
+        commandline.configure(arguments, Transfer).run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
     except ValueError as error:
         raise RunError(str(error)) from error
     print(report.write(arguments.run_dir))

@@ -89,8 +89,12 @@ class Transfer:
         rates: Any = self.learning_rates.get(rule, self.learning_rates.get(OTHERS, ()))
         return tuple(rates) if isinstance(rates, list | tuple) else (rates,)
 
-    def run(self, run_dir: Path | str) -> dict[str, list[Trained]]:
+    def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> dict[str, list[Trained]]:
         """Trains what is not on file yet; leaves summary.json and config.gin beside the trainings.
+
+        Args:
+            run_dir: made if it does not exist.
+            allow_mixed: as of `nos_tf.search.comparison.Comparison.run`.
 
         Returns:
             the trainings of each optimizer at its best rate, by seed.
@@ -99,7 +103,7 @@ class Transfer:
             RunError: the directory holds another run, or the run cannot go on.
         """
         run_dir, recipe = Path(run_dir), self.recipe
-        store = TrainingStore(run_dir, Trained, recipe.identity())
+        store = TrainingStore(run_dir, Trained, recipe.identity(), allow_mixed=allow_mixed)
         with TrainingRun(store, Course(recipe, run_dir), self.evaluator) as trainings:
             if gin.config_str():
                 write_whole(run_dir / 'config.gin', gin.operative_config_str())
@@ -121,7 +125,7 @@ class Transfer:
                 'seeds': self.seeds,
                 'candidates': {rule: self.rates_of(rule) for rule in self.rules},
                 'candidate steps': self.candidate_steps,
-                'recipe': {'TranslationRecipe.steps': recipe.steps, **recipe.identity()},
+                'recipe': {'TranslationRecipe.steps': recipe.steps, **recipe.identity(), **trainings.mixed},
             }
             write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
         return {rule: [done[job.key] for job in jobs if job.contender == rule] for rule in self.rules}

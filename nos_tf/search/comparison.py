@@ -144,8 +144,13 @@ class Comparison:
         recipe = {'Recipe.epochs': self.recipe.epochs, **self.recipe.identity()}
         return {f'Comparison.{name}': value for name, value in own.items()} | recipe
 
-    def run(self, run_dir: Path | str) -> list[Standing]:
+    def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> list[Standing]:
         """Trains what is not on file yet; leaves summary.json and config.gin beside the trainings.
+
+        Args:
+            run_dir: made if it does not exist.
+            allow_mixed: go on also on another kind of CPU, or with other versions, than what is on file was trained
+                with; the directory says so.
 
         Returns:
             the contenders that have come to the end, best mean validation accuracy first.
@@ -154,7 +159,7 @@ class Comparison:
             RunError: the directory holds another run, or the run cannot go on.
         """
         run_dir = Path(run_dir)
-        with Trainings(self.recipe, run_dir, self.evaluator) as trainings:
+        with Trainings(self.recipe, run_dir, self.evaluator, allow_mixed=allow_mixed) as trainings:
             if gin.config_str():
                 write_whole(run_dir / 'config.gin', gin.operative_config_str())
             keys = [Key(c, rate, s) for s in range(self.seeds) for c in self.contenders for rate in self.learning_rates]
@@ -182,7 +187,7 @@ class Comparison:
                 'standings': [(s.contender, s.rate, len(s.runs)) for s in result],
                 'stages': [stage._asdict() for stage in stages(scores)],
                 'training_seconds': trainings.seconds,
-                'configuration': self.identity(),
+                'configuration': self.identity() | trainings.mixed,
             }
             write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
             trainings.forget_checkpoints()

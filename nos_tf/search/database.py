@@ -9,7 +9,9 @@ from typing import Any
 
 from nos_tf.search import RunError
 from nos_tf.search.files import explained, lock_directory
+from nos_tf.tasks import machine
 
+OTHERS = 'other machines'  # in `meta`: of each that went on with the run, what differed from the first
 _MAX_DIFFERENCES = 6
 
 
@@ -21,13 +23,16 @@ class Database:
         file_name: in it.
         tables: statements of SQL that make them; one makes `meta (key, value)`.
         identity: all that the content depends on, by name; a file of another identity is refused.
+        allow_mixed: go on also where the machine or its versions are others than those that began; noted in `meta`.
 
     Raises:
         RunError: the directory is in use or cannot be written to, its file is corrupted or locked, or holds results of
             another identity.
     """
 
-    def __init__(self, run_dir: Path, file_name: str, tables: str, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, run_dir: Path, file_name: str, tables: str, identity: Mapping[str, Any], *, allow_mixed: bool = False
+    ) -> None:
         self.path = run_dir / file_name
         with ExitStack() as stack, explained(self.path):
             stack.enter_context(lock_directory(run_dir))
@@ -35,12 +40,12 @@ class Database:
                 raise RunError(f'{run_dir} holds a run of another kind, {others[0]}: choose another --run_dir')
             self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
             check_integrity(self._db, self.path)
-            self._prepare(tables, identity)
+            self._prepare(tables, identity, allow_mixed)
             self._db.execute('PRAGMA journal_mode = WAL')  # a report can be read while a run writes
             self._db.execute('PRAGMA synchronous = FULL')
             self._held = stack.pop_all()
 
-    def _prepare(self, tables: str, identity: Mapping[str, Any]) -> None:
+    def _prepare(self, tables: str, identity: Mapping[str, Any], allow_mixed: bool) -> None:
         given = json.loads(json.dumps(identity))
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
             with self._transaction():
@@ -49,11 +54,26 @@ class Database:
                 self._db.executemany('INSERT INTO meta VALUES (?, ?)', [(k, json.dumps(v)) for k, v in given.items()])
             return
         stored = {key: json.loads(value) for key, value in self._db.execute('SELECT key, value FROM meta')}
-        if differing := differences(stored, given):
+        others = stored.pop(OTHERS, [])
+        if not (differing := differences(stored, given)):
+            return
+        here = {key: given[key] for key in machine.identity() if key in given and given[key] != stored.get(key)}
+        only_here = not differences(stored | here, given)
+        if not (allow_mixed and only_here):
             raise RunError(
                 f'{self.path.parent} holds a run of another configuration or version: {differing}. '
-                'Choose another --run_dir'
+                f'Choose another --run_dir{", or go on with results of both: --allow_mixed" if only_here else ""}'
             )
+        if here not in others:
+            with self._transaction():
+                self._db.execute('INSERT OR REPLACE INTO meta VALUES (?, ?)', (OTHERS, json.dumps([*others, here])))
+
+    @property
+    def mixed(self) -> dict[str, Any]:
+        """What the identity does not tell: the machines that went on with the run, if any did."""
+        with explained(self.path):
+            found = self._db.execute('SELECT key, value FROM meta WHERE key = ?', (OTHERS,)).fetchall()
+        return {key: json.loads(value) for key, value in found}
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -119,13 +119,15 @@ class Search:
             **self.evaluator.identity(self.child),
         }
 
-    def run(self, run_dir: Path | str) -> dict[str, Any]:
+    def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> dict[str, Any]:
         """Runs the search in a directory, or takes it up where it stopped.
 
         It goes on as the same search, bit for bit, unless it is asynchronous.
 
         Args:
             run_dir: gets results.sqlite, TensorBoard event files, summary.json, and config.gin where gin was used.
+            allow_mixed: take up a search also on another kind of CPU, or with other versions, than it began with;
+                rewards are then of both, which the directory says. A rule that both sample trains on both.
 
         Returns:
             the content of summary.json.
@@ -137,7 +139,7 @@ class Search:
             raise RunError(f'a search runs on TensorFlow, not on KERAS_BACKEND={keras.backend.backend()}')
         use_one_cpu_thread()
         run_dir = Path(run_dir)
-        session = self._open(run_dir)
+        session = self._open(run_dir, allow_mixed)
         with closing(session):
             self._search(session)
             scores = self._rescore(session)
@@ -147,7 +149,7 @@ class Search:
             session.display.console.print(scores_table(scores, self.rescore_seeds))
         return summary
 
-    def _open(self, run_dir: Path) -> Session:
+    def _open(self, run_dir: Path, allow_mixed: bool) -> Session:
         """Loads the data and gets ready to train; what is unfit in the configuration is said here at the latest."""
         try:
             return Session(
@@ -160,6 +162,7 @@ class Search:
                 children=self.children,
                 reject_untrainable=self.reject_untrainable,
                 merge_equal_functions=self.merge_equal_functions,
+                allow_mixed=allow_mixed,
             )
         except ValueError as error:
             raise RunError(str(error)) from error

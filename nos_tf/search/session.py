@@ -34,6 +34,7 @@ class Session:
         children: to sample in all.
         reject_untrainable: give rules that cannot train the reward of chance.
         merge_equal_functions: give a program the outcome of one that computes the same function.
+        allow_mixed: as of `nos_tf.search.database.Database`.
 
     Raises:
         RunError: the directory cannot be used, or holds another run.
@@ -51,10 +52,11 @@ class Session:
         children: int,
         reject_untrainable: bool = False,
         merge_equal_functions: bool = False,
+        allow_mixed: bool = False,
     ) -> None:
         self._evaluator, self._seed = evaluator, child.seed
         with ExitStack() as stack:
-            self.store = stack.enter_context(closing(Store(run_dir, identity, task)))
+            self.store = stack.enter_context(closing(Store(run_dir, identity, task, allow_mixed=allow_mixed)))
             if gin.config_str():
                 write_whole(run_dir / 'config.gin', gin.operative_config_str())
             self.tally = Tally.of(self.store.results())

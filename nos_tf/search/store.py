@@ -37,14 +37,15 @@ class Store(Database):
         run_dir: made if it does not exist.
         identity: all that the results depend on, by name; a store of another identity is refused.
         task: the fingerprint that outcomes are filed under.
+        allow_mixed: as of `Database`.
 
     Raises:
         RunError: the directory is in use or cannot be written to, its file is corrupted or locked, or holds results of
             another identity.
     """
 
-    def __init__(self, run_dir: Path, identity: Mapping[str, Any], task: str) -> None:
-        super().__init__(run_dir, FILE_NAME, TABLES, {'schema': VERSION, **identity})
+    def __init__(self, run_dir: Path, identity: Mapping[str, Any], task: str, *, allow_mixed: bool = False) -> None:
+        super().__init__(run_dir, FILE_NAME, TABLES, {'schema': VERSION, **identity}, allow_mixed=allow_mixed)
         self.task = task
 
     def save_outcomes(self, results: Iterable[Result]) -> None:
@@ -155,8 +156,8 @@ class Store(Database):
     def trained(self, seed: int) -> int:
         """The number of trainings with a seed."""
         with explained(self.path):
-            query = 'SELECT count(*) FROM outcomes WHERE (task, seed, origin) = (?, ?, ?)'
-            return self._db.execute(query, (self.task, seed, TRAINED)).fetchone()[0]
+            query = 'SELECT count(*) FROM outcomes WHERE (seed, origin) = (?, ?)'
+            return self._db.execute(query, (seed, TRAINED)).fetchone()[0]
 
     def results(self, first: int = 0) -> list[Row]:
         """All children from the given one on, with their rewards, in their order."""

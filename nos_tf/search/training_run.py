@@ -78,13 +78,15 @@ class TrainingStore(Database, Generic[T]):
         run_dir: made if it does not exist.
         kind: what a training leaves.
         identity: of the recipe; a directory of another one is refused.
+        allow_mixed: as of `Database`.
 
     Raises:
         RunError: as `Database`.
     """
 
-    def __init__(self, run_dir: Path, kind: type[T], identity: Mapping[str, Any]) -> None:
-        super().__init__(run_dir, FILE_NAME, TABLES, {'schema': VERSION, 'trainings': name_of(kind), **identity})
+    def __init__(self, run_dir: Path, kind: type[T], identity: Mapping[str, Any], *, allow_mixed: bool = False) -> None:
+        of_this_kind = {'schema': VERSION, 'trainings': name_of(kind), **identity}
+        super().__init__(run_dir, FILE_NAME, TABLES, of_this_kind, allow_mixed=allow_mixed)
         self._kind = kind
 
     def save(self, key: Key, trained: T) -> None:
@@ -160,6 +162,11 @@ class TrainingRun(Generic[T]):
         with closing(self._store):
             if self._started:
                 self._evaluator.close()
+
+    @property
+    def mixed(self) -> dict[str, Any]:
+        """As of `Database`."""
+        return self._store.mixed
 
     def due(self, jobs: Iterable[Training], is_done: Callable[[Training, T], bool]) -> list[Training]:
         """The jobs that what is on file does not do."""

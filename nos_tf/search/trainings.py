@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from rich.console import Console
@@ -34,19 +35,23 @@ class Trainings:
         recipe: of all trainings.
         run_dir: gets trainings.sqlite, TensorBoard's event files, and the checkpoints of what is unfinished.
         evaluator: whose processes train.
+        allow_mixed: as of `nos_tf.search.database.Database`.
 
     Raises:
         RunError: as `TrainingStore`, or the data do not fit the recipe.
         FileNotFoundError: the data are not there.
     """
 
-    def __init__(self, recipe: Recipe, run_dir: Path, evaluator: InProcess | ProcessPool) -> None:
+    def __init__(
+        self, recipe: Recipe, run_dir: Path, evaluator: InProcess | ProcessPool, *, allow_mixed: bool = False
+    ) -> None:
         try:
             identity = recipe.identity() | {'intra_op threads': 1}  # that of whoever trains, for all evaluators
         except ValueError as error:
             raise RunError(str(error)) from error
         course = _Course(recipe, run_dir / 'checkpoints')
-        self._run = TrainingRun(TrainingStore(run_dir, Trained, identity), course, evaluator)
+        store = TrainingStore(run_dir, Trained, identity, allow_mixed=allow_mixed)
+        self._run = TrainingRun(store, course, evaluator)
         self._checkpoints, self._events = course.checkpoints, run_dir / 'tensorboard'
         self._console = Console()
 
@@ -79,6 +84,11 @@ class Trainings:
     def seconds(self) -> float:
         """What all trainings on file took, added."""
         return sum(trained.seconds for trained in self._run.read().values())
+
+    @property
+    def mixed(self) -> dict[str, Any]:
+        """As of `nos_tf.search.database.Database`."""
+        return self._run.mixed
 
     def forget_checkpoints(self) -> None:
         """Deletes what is only needed to train on."""

@@ -24,6 +24,7 @@ from nos_tf.search import RunError
 from nos_tf.search.comparison import Comparison
 from nos_tf.search.loop import Search
 from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401  (gin files name what it registers)
+from tests.launching import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTION = 'Does this.\n\npython launch/this.py --run_dir runs/x'
@@ -110,6 +111,24 @@ def test_flags_may_hold_several_values_and_come_several_times() -> None:
     assert arguments.gin_files == ['a', 'b', 'c']
     assert arguments.gin_bindings == ['x = 1', 'y = 2', 'z = 3']
     assert arguments.run_dir == Path('runs/ä b')
+
+
+@pytest.mark.parametrize('flags', [(), ('--allow_mixed',)])
+@pytest.mark.parametrize(
+    ('name', 'function', 'kind', 'preset'),
+    [
+        ('search', 'search', 'nos_tf.Search', 'quickstart'),
+        ('cifar10', 'compare', 'nos_tf.search.comparison.Comparison', 'convnet_reduced'),
+        ('gnmt/train', 'transfer', 'gnmt.transfer.Transfer', 'gnmt_numbers'),
+    ],
+)
+def test_whether_machines_may_differ_reaches_the_run(name, function, kind, preset, flags, tmp_path, monkeypatch):
+    def run(_, run_dir, *, allow_mixed):
+        raise RunError(f'{run_dir} {allow_mixed}')
+
+    monkeypatch.setattr(f'{kind}.run', run)
+    with pytest.raises(RunError, match=f'{tmp_path} {bool(flags)}'):
+        run_here(name, function, '--gin_files', f'gin/{preset}.gin', '--run_dir', tmp_path, *flags)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report import report
 from nos_tf.search import RunError
+from nos_tf.search.database import OTHERS
 from nos_tf.search.rescore import best_rules, rescore
 from nos_tf.search.schema import Checkpoint, StoredChild
 from nos_tf.search.store import Store
@@ -165,6 +166,13 @@ def test_the_page_says_where_workers_may_have_differed(tmp_path, page):
     fill(tmp_path, configuration={**CONFIGURATION, 'Cluster.allow_mixed': True})
     mixed = Page(report.write(tmp_path).read_text(encoding='utf-8'))
     assert 'Workers were allowed to differ' in mixed.text and 'Workers were allowed' not in page.text
+
+
+def test_the_page_says_where_a_search_was_taken_up(tmp_path, page):
+    fill(tmp_path, configuration={**CONFIGURATION, OTHERS: [{'processor': 'B'}, {'processor': 'C', 'nos_tf': '2'}]})
+    moved = Page(report.write(tmp_path).read_text(encoding='utf-8'))
+    told = 'taken up on another machine, with processor = B and processor = C, nos_tf = 2 (--allow_mixed)'
+    assert told in ' '.join(moved.text.split()) and 'another machine' not in page.text
 
 
 def test_the_page_lists_the_scores(page):

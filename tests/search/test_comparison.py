@@ -11,8 +11,10 @@ import pytest
 
 from nos_tf.search import RunError
 from nos_tf.search.comparison import Comparison, Stage, score, stages, standings
+from nos_tf.search.database import OTHERS
 from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.training_run import FILE_NAME, Key, read_trainings
+from nos_tf.tasks import machine
 from nos_tf.tasks.images import Digits
 from nos_tf.tasks.recipe import Curve, Recipe, Trained
 from tests.tasks.linear import Linear
@@ -105,6 +107,21 @@ def test_another_recipe_is_refused_and_a_longer_one_goes_on(tmp_path):
     assert longer.runs[0].curve.epochs == 4
     with pytest.raises(RunError, match=r'Recipe.flips is false there and true here'):
         comparison(recipe=dataclasses.replace(RECIPE, flips=True)).run(tmp_path)
+
+
+def test_another_machine_goes_on_where_that_is_allowed_and_the_summary_says_so(tmp_path, monkeypatch):
+    one = comparison(contenders=SGD, learning_rates=(0.1,))
+    one.run(tmp_path)
+    monkeypatch.setattr(machine, 'processor', lambda: 'another')
+    two = comparison(contenders=SGD, learning_rates=(0.1, 0.2))
+    with pytest.raises(RunError, match='processor is .* there and "another" here.*--allow_mixed'):
+        two.run(tmp_path)
+    before = read_trainings(tmp_path, Trained)
+    two.run(tmp_path, allow_mixed=True)
+    after = read_trainings(tmp_path, Trained)
+    assert before.items() < after.items()
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert summary['configuration'][OTHERS] == [{'processor': 'another'}]
 
 
 def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from nos_tf.search import RunError
-from nos_tf.search.database import Database, differences
+from nos_tf.search.database import OTHERS, Database, differences
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -40,6 +40,28 @@ def test_one_identity_and_one_writer(tmp_path):
         open_database(tmp_path, a=1)
     with pytest.raises(RunError, match='another configuration or version: a is 1 there and 2 here'):
         open_database(tmp_path, a=2)
+
+
+def test_a_run_goes_on_on_another_machine_if_that_is_allowed_and_says_so(tmp_path):
+    there = {'a': 1, 'processor': 'old', 'tensorflow': '1'}
+
+    def go_on(allow_mixed, **identity):
+        return closing(Database(tmp_path, 'x.sqlite', TABLES, {**there, **identity}, allow_mixed=allow_mixed))
+
+    with go_on(True) as database:
+        assert database.mixed == {}
+    with pytest.raises(RunError, match='processor is "old" there and "new" here.*results of both: --allow_mixed'):
+        go_on(False, processor='new')
+    for _ in range(2):
+        with go_on(True, processor='new') as database:
+            assert database.mixed == {OTHERS: [{'processor': 'new'}]}
+    with go_on(True, processor='newer', tensorflow='2') as database:
+        assert database.mixed == {OTHERS: [{'processor': 'new'}, {'processor': 'newer', 'tensorflow': '2'}]}
+    with go_on(False) as database:  # the machine that began
+        assert len(database.mixed[OTHERS]) == 2
+    with pytest.raises(RunError, match='a is 1 there and 2 here; processor is') as error:
+        go_on(True, a=2, processor='new')
+    assert '--allow_mixed' not in str(error.value)
 
 
 def test_a_damaged_file_is_named(tmp_path):

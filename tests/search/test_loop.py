@@ -18,11 +18,13 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
+from nos_tf.search.database import OTHERS
 from nos_tf.search.evaluators import InProcess
 from nos_tf.search.jobs import Job
 from nos_tf.search.loop import Search
 from nos_tf.search.schema import FILE_NAME
 from nos_tf.search.store import read_results, read_run
+from nos_tf.tasks import machine
 from nos_tf.tasks.child import Child, Outcome
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits
@@ -205,6 +207,17 @@ def test_finished_search_trains_nothing_and_goes_on_when_there_is_more_to_do(tmp
     assert search(children=80).run(tmp_path)['children'] == 80
     search(children=80).run(tmp_path / 'at once')
     assert read_results(tmp_path) == read_results(tmp_path / 'at once')
+
+
+def test_a_search_is_taken_up_on_another_machine_if_that_is_allowed(tmp_path, monkeypatch):
+    search(children=30).run(tmp_path)
+    monkeypatch.setattr(machine, 'processor', lambda: 'another')
+    with pytest.raises(RunError, match='processor is .* there and "another" here.*--allow_mixed'):
+        search().run(tmp_path)
+    summary = search().run(tmp_path, allow_mixed=True)
+    search().run(tmp_path / 'at once')
+    assert [row.rule for row in read_results(tmp_path)] == [row.rule for row in read_results(tmp_path / 'at once')]
+    assert summary['children'] == 60 and read_run(tmp_path).configuration[OTHERS] == [{'processor': 'another'}]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,21 @@ def test_what_is_trained_by_name_is_told_as_it_ends(tmp_path):
     assert evaluator.closed == 1
 
 
+def test_a_session_on_another_machine_trains_for_itself_and_keeps_what_was_there(tmp_path):
+    machines = {name: {'identity': {'Search.seed': 0, 'processor': name}, 'task': name} for name in ('old', 'new')}
+    job, asked = Job(UpdateRule.parse('g').canonical(), 0), []
+    for machine in ('old', 'new', 'new'):
+        evaluator = Scripted()
+        session = opened(tmp_path, evaluator, **machines[machine], allow_mixed=True)
+        session.train([job], lambda _: None)
+        asked.append(len(evaluator.asked))
+        trained = session.store.trained(0)
+        session.close()
+    assert asked == [1, 1, 0] and trained == 2
+    with pytest.raises(RunError, match='processor'):
+        opened(tmp_path, Scripted(), **machines['new'])
+
+
 def flight_of(session):
     return Flight(session.queue, SPACE, 0, batch_size=3)
 
