@@ -12,9 +12,11 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse; margin: 1rem 0 }}
+div.table {{ overflow-x: auto; margin: 1rem 0 }}
+table {{ border-collapse: collapse }}
 th, td {{ padding: .25rem .75rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top }}
-td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }}
+td.number, th.number {{ text-align: right }}
+td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap }}
 tr.baseline {{ background: #f3f3f3 }}
 img {{ max-width: 100% }}
 code {{ font-size: .9em }}
@@ -63,7 +65,7 @@ def table(
     lines = [f'<tr>{cells("th", head)}</tr>']
     for i, row in enumerate(rows):
         lines.append(f'<tr{" class=baseline" if i in shaded else ""}>{cells("td", row)}</tr>')
-    return '<table>\n' + '\n'.join(lines) + '\n</table>'
+    return '<div class=table><table>\n' + '\n'.join(lines) + '\n</table></div>'
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
@@ -75,7 +77,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequen
 
 @dataclass(frozen=True)
 class Section:
-    """A table under a heading, with a sentence or two that say what it is.
+    """A table under a heading, with a sentence or two that say what it is; without rows they stand alone.
 
     Args:
         title: heading.
@@ -97,9 +99,11 @@ class Section:
         """It as a part of a page."""
         heading = f'<h2>{html.escape(self.title)}</h2>'
         said = [paragraph(self.says)] if self.says else []
-        return '\n'.join([heading, *said, table(self.head, self.rows, self.numbers, self.shaded)])
+        shown = [table(self.head, self.rows, self.numbers, self.shaded)] if self.rows else []
+        return '\n'.join([heading, *said, *shown])
 
     def markdown(self) -> str:
         """It as Markdown."""
         said = [f'{self.says}\n'] if self.says else []
-        return '\n'.join([f'### {self.title}\n', *said, markdown(self.head, self.rows, self.numbers)])
+        shown = [markdown(self.head, self.rows, self.numbers)] if self.rows else []
+        return '\n'.join([f'### {self.title}\n', *said, *shown])

@@ -36,12 +36,11 @@ def best_rules_section(rows: Sequence[Row], count: int = BEST_RULES) -> Section:
         rate = '' if first.learning_rate is None else f'{first.learning_rate:g}'
         slots = ', '.join(rule.slots) or 'none'
         name = names.of(first)
-        tokens = ' '.join(rule.tokens)
         better = itertools.islice(best, rank - 1)
         alike = next((str(i) for i, other in enumerate(better, start=1) if distance(rule, other) < ALIKE), '')
-        cells = str(rank), rule.infix, name, alike, f'{reward:.3f}', rate, slots, str(times), str(first.id), tokens
+        cells = str(rank), rule.infix, name, alike, f'{reward:.3f}', rate, slots, str(times), str(first.id)
         table.append(list(cells))
-    head = 'rank', 'rule', 'known as', 'acts as', 'reward', 'learning rate', 'slots', 'sampled', 'first child', 'tokens'
+    head = 'rank', 'rule', 'known as', 'acts as', 'reward', 'learning rate', 'slots', 'sampled', 'first child'
     says = (
         'Programs that are the same in canonical form count once. One that changes weights on random probes nearly as '
         f'a better one does (distance below {ALIKE}) has its rank under "acts as". A reward is of one seed: the order '

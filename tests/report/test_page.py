@@ -18,8 +18,10 @@ def test_markdown_aligns_numbers_and_keeps_bars():
 
 def test_a_section_says_the_same_in_html_and_in_markdown():
     section = Section('Heads & tails', 'What it is.', ['side', 'count'], [['head', '3']], (1,), [0])
-    assert section.html().startswith('<h2>Heads &amp; tails</h2>\n<p>What it is.</p>\n<table>')
+    assert section.html().startswith('<h2>Heads &amp; tails</h2>\n<p>What it is.</p>\n<div class=table><table>')
     assert '<tr class=baseline><td>head</td><td class=number>3</td></tr>' in section.html()
     told = '### Heads & tails\n\nWhat it is.\n\n| side | count |\n| --- | --: |\n| head | 3 |\n'
     assert section.markdown() == told
-    assert Section('a', '', ['b'], []).markdown() == '### a\n\n| b |\n| --- |\n'
+    assert Section('a', '', ['b'], [['c']]).markdown() == '### a\n\n| b |\n| --- |\n| c |\n'
+    empty = Section('a', 'None was found.', ['b'], [])
+    assert empty.html() == '<h2>a</h2>\n<p>None was found.</p>' and empty.markdown() == '### a\n\nNone was found.\n'

@@ -23,9 +23,7 @@ from nos_tf.tasks.recipe import Trained
 RULES = ('g', 'g * exp(sign(g) * sign(m))', 'noise', 'g * 1', 'exp(g)')
 REWARDS = (0.5125, 0.8375, 0.1, 0.5125, 0.2)
 CONFIGURATION = {'Search.seed': 12, 'hostile': '<script>alert("&")</script>', 'Child.learning_rates': [0.1, 1.0]}
-BEST_HEAD = [
-    *('rank', 'rule', 'known as', 'acts as', 'reward', 'learning rate', 'slots', 'sampled', 'first child', 'tokens')
-]
+BEST_HEAD = ['rank', 'rule', 'known as', 'acts as', 'reward', 'learning rate', 'slots', 'sampled', 'first child']
 SEARCHES = ['sampled', 'distinct', 'mean at first', 'mean at last', 'best reward', 'seconds']
 VOID = {'meta', 'img', 'br', 'link'}
 
@@ -128,13 +126,10 @@ def test_the_page_tells_the_numbers_of_the_summary(page):
 def test_the_page_lists_the_best_distinct_rules(page):
     start = page.rows.index(BEST_HEAD)
     assert page.rows[start + 1 : start + 5] == [
-        [
-            *('1', 'g * exp(sign(g) * sign(m))', 'powersign', '', '0.838', '0.1', 'm', '1', '1'),
-            'sign(g) sign(m) x x * g t1 x exp *',
-        ],
-        ['2', 'g', 'sgd', '', '0.512', '0.1', 'none', '2', '0', 'g g x x left'],
-        ['3', 'exp(g)', '', '', '0.200', '0.1', 'none', '1', '4', 'g g exp x left'],
-        ['4', 'noise', '', '', '0.100', '0.1', 'none', '1', '2', 'noise noise x x left'],
+        ['1', 'g * exp(sign(g) * sign(m))', 'powersign', '', '0.838', '0.1', 'm', '1', '1'],
+        ['2', 'g', 'sgd', '', '0.512', '0.1', 'none', '2', '0'],
+        ['3', 'exp(g)', '', '', '0.200', '0.1', 'none', '1', '4'],
+        ['4', 'noise', '', '', '0.100', '0.1', 'none', '1', '2'],
     ]
 
 
@@ -266,6 +261,6 @@ def test_the_report_in_markdown_has_the_same_tables(tmp_path):
     text = (tmp_path / 'report.md').read_text(encoding='utf-8')
     assert '![reward against sampled rules](reward_curve.png)' in text
     assert '![entropy and divergence of the controller](controller.png)' in text
-    assert '| 2 | g | sgd |  | 0.512 | 0.1 | none | 2 | 0 | g g x x left |' in text
+    assert '| 2 | g | sgd |  | 0.512 | 0.1 | none | 2 | 0 |' in text
     headings = [line.removeprefix('### ') for line in text.splitlines() if line.startswith('### ')]
     assert headings[0] == 'On fresh seeds' and headings[-1] == 'Configuration' and len(headings) == 6
