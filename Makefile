@@ -30,7 +30,7 @@ test: lint  ## lint, types, doctests and tests (PYTEST_ARGS='-m "not slow"' for 
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 test-backends: $(BACKENDS)/.installed  ## the tests on JAX and PyTorch, in .venv-backends (a few minutes, 4 GB)
-	$(ONE_THREAD) NOS_TF_BACKENDS=required $(BACKENDS)/bin/python -m pytest $(PYTEST_ARGS) tests/optimizers/test_backends.py
+	$(ONE_THREAD) NOS_TF_BACKENDS=required $(BACKENDS)/bin/python -m pytest $(PYTEST_ARGS) tests/optimizers/test_backends.py tests/benchmarks/test_accelerator.py
 
 lint: $(STAMP)  ## ruff and mypy, nothing is changed
 	$(BIN)/ruff check $(CODE)

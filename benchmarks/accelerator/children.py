@@ -205,7 +205,8 @@ class Network:
         delta = _delta(model, state, gradient, slots, seed, t)
         keep = self.task.statistics_momentum
         statistics = keep * state.statistics + (1 - keep) * moments
-        return State(state.weights - model.rate * delta, *slots, statistics), loss
+        m, v, gamma = slots
+        return State(state.weights - model.rate * delta, m, v, gamma, statistics), loss
 
 
 def _delta(model: Columns, state: State, gradient: Any, slots: Sequence[Any], seed: Any, t: Any) -> Any:
@@ -295,7 +296,8 @@ class Lab:
         weights = jnp.tile(self.task.initial_weights(seed), (models, 1))
         layer = jnp.stack([jnp.zeros(self.task.filters), jnp.ones(self.task.filters)])
         statistics = jnp.tile(jnp.stack([layer, layer]), (models, 1, 1, 1))
-        return State(weights, *(jnp.zeros_like(weights) for _ in SLOTS), statistics)
+        nothing = jnp.zeros_like(weights)
+        return State(weights, nothing, nothing, nothing, statistics)
 
     def train(self, jobs: Sequence[tuple[Optimizer, float]], state: State, seed: int, first: int, end: int) -> State:
         """The states of models, one a job, after the steps from `first` to before `end`."""
@@ -345,7 +347,8 @@ class Lab:
         for end, kept in rungs:
             state = self.train([(optimizers[i], rate) for i, rate in jobs], state, seed, first, end)
             found = self.accuracy(state)
-            ranked = sorted(range(len(jobs)), key=lambda j, found=found: (jobs[j][0], -found[j], jobs[j][1]))
+            numbers, tried = np.array(jobs).T
+            ranked = np.lexsort(np.stack([tried, -found, numbers])).tolist()
             rank: dict[int, int] = {}
             rows = []
             for j in ranked:

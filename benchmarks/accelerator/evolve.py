@@ -1,6 +1,6 @@
 """A search by regularised evolution whose children train by the hundred on an accelerator, on one task or on several.
 
-KERAS_BACKEND=jax python benchmarks/accelerator/search.py --images runs/images.npz --output runs/long.json --task long
+KERAS_BACKEND=jax python benchmarks/accelerator/evolve.py --images runs/images.npz --output runs/long.json --task long
 
 A child is a race of the paper's seven learning rates (a share of the steps each, by validation accuracy) and a whole
 training at the best one; its reward is the validation accuracy after the last step, the mean over the tasks. Best rules
@@ -39,17 +39,18 @@ class Regime(NamedTuple):
 
 
 REGIMES = {
+    'tiny': Regime(200, 2, ((1, 3), (2, 1))),  # to try it out
     'short': Regime(10_000, 16, ((100, 1), (500, 1))),  # that of gin/cifar10_reduced.gin
     'long': Regime(5_000, 16, ((50, 3), (250, 1), (1500, 1))),  # 30 epochs: long enough to learn by heart
     'half': Regime(20_000, 32, ((400, 3), (1500, 1), (6000, 1))),  # half of gin/convnet_reduced.gin
 }
 
 
-def read_split(path: Path, name: str, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+def read_split(path: Path, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Images float32 [N, H, W, C] and labels int32 [N] of a file that `pack.py` wrote."""
     with np.load(path) as file:
-        low, high = file[f'{name}_range']
-        pixels, labels = file[f'{name}_{part}_images'][:count], file[f'{name}_{part}_labels'][:count]
+        low, high = file['range']
+        pixels, labels = file[f'{part}_images'][:count], file[f'{part}_labels'][:count]
     return (pixels / 255 * (high - low) + low).astype(np.float32), labels.astype(np.int32)
 
 
@@ -60,8 +61,8 @@ class Judge:
         self._labs = []
         for name in regimes:
             regime = REGIMES[name]
-            validation, test = (read_split(images, 'cifar', part, 5_000) for part in ('validation', 'test'))
-            task = Task(read_split(images, 'cifar', 'train', regime.images), validation, test, filters=regime.filters)
+            validation, test = (read_split(images, part, 5_000) for part in ('validation', 'test'))
+            task = Task(read_split(images, 'train', regime.images), validation, test, filters=regime.filters)
             self._labs.append((Lab(task, MODELS), regime))
         self.found: dict[tuple[str, int], tuple[float, list[float], list[float]]] = {}
 
@@ -92,7 +93,8 @@ def search(
     start, iteration = time.monotonic(), 0
     waiting = [choices for text in begin if (choices := _spelled(text)) is not None]
     while time.monotonic() - start < seconds:
-        batch, programs = [], []
+        batch: list[tuple[int, ...]] = []
+        programs: list[str] = []
         while len(batch) < MODELS:
             choices = waiting.pop() if waiting else tuple(agent.propose(1, iteration).choices[0].tolist())
             iteration += 1
