@@ -11,8 +11,8 @@ tokens (`HAND_MADE`).
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -59,18 +59,21 @@ HAND_MADE = {
 }
 
 
-class Columns(NamedTuple):
-    """One entry for each of K models."""
+Job = tuple[Optimizer, float]  # and its learning rate
+
+
+class Models(NamedTuple):
+    """What updates each of K models."""
 
     token_ids: Any  # int32 [K, 5 ITERATIONS]
     kind: Any  # int32 [K]
     beta_1: Any  # float32 [K]
     beta_2: Any
     epsilon: Any
-    rate: Any  # the learning rate
+    rate: Any
 
     @classmethod
-    def of(cls, jobs: Sequence[tuple[Optimizer, float]]) -> 'Columns':
+    def of(cls, jobs: Sequence[Job]) -> 'Models':
         """Those of optimizers with learning rates."""
         ids, kinds, *floats = zip(*((*optimizer, rate) for optimizer, rate in jobs), strict=True)
         return cls(jnp.array(ids, jnp.int32), jnp.array(kinds, jnp.int32), *(jnp.array(f, jnp.float32) for f in floats))
@@ -194,9 +197,9 @@ class Network:
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
         return -chosen.mean(), lax.stop_gradient(moments)
 
-    def step(self, model: Columns, state: State, seen: Any, labels: Any, seed: Any, t: Any) -> tuple[State, Any]:
-        """One update of one model, its t-th; and the loss before it."""
-        (loss, moments), gradient = jax.value_and_grad(self.loss, has_aux=True)(state.weights, seen, labels)
+    def step(self, model: Models, state: State, seen: Any, labels: Any, seed: Any, t: Any) -> State:
+        """One update of one model, its t-th."""
+        gradient, moments = jax.grad(self.loss, has_aux=True)(state.weights, seen, labels)
         betas = model.beta_1, model.beta_2, CONSTANTS.beta_3
         slots = [
             beta * slot + (1 - beta) * gradient**power
@@ -206,10 +209,10 @@ class Network:
         keep = self.task.statistics_momentum
         statistics = keep * state.statistics + (1 - keep) * moments
         m, v, gamma = slots
-        return State(state.weights - model.rate * delta, m, v, gamma, statistics), loss
+        return State(state.weights - model.rate * delta, m, v, gamma, statistics)
 
 
-def _delta(model: Columns, state: State, gradient: Any, slots: Sequence[Any], seed: Any, t: Any) -> Any:
+def _delta(model: Models, state: State, gradient: Any, slots: Sequence[Any], seed: Any, t: Any) -> Any:
     """The update of one model for a learning rate of 1: what its rule says, or its optimizer of `HAND_MADE`."""
     time = t.astype(jnp.float32)
     # 1 - beta^t, as semantics.bias_correction has it
@@ -247,7 +250,6 @@ def _run(token_ids: Any, inputs: Inputs) -> Any:
     return values[-1]
 
 
-@dataclass
 class Lab:
     """Trains models on a task, so many at a time that one compiled program serves for all.
 
@@ -256,24 +258,20 @@ class Lab:
         models: K, how many train side by side; fewer are filled up.
     """
 
-    task: Task
-    models: int
-    _programs: dict[str, Callable] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        network = Network(self.task)
-        parts = (self.task.train, self.task.validation, self.task.test)
+    def __init__(self, task: Task, models: int) -> None:
+        self.task, self._side_by_side = task, models
+        parts = (task.train, task.validation, task.test)
         self._data = [(jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32)) for images, labels in parts]
+        network = Network(task)
         step = jax.vmap(network.step, in_axes=(0, 0, None, None, None, None))
         logits = jax.vmap(functools.partial(network.logits, training=False), in_axes=(0, 0, None))
 
         @functools.partial(jax.jit, donate_argnums=1)
-        def train(models: Columns, state: State, data: Any, order: Any, seed: Any, first: Any, end: Any) -> State:
+        def train(models: Models, state: State, data: Any, order: Any, seed: Any, first: Any, end: Any) -> State:
             images, labels = data
 
             def one(i: Any, state: State) -> State:
-                seen = patches(images[order[i]])
-                return step(models, state, seen, labels[order[i]], seed, i + 1)[0]
+                return step(models, state, patches(images[order[i]]), labels[order[i]], seed, i + 1)
 
             return lax.fori_loop(first, end, one, state)
 
@@ -287,7 +285,7 @@ class Lab:
 
             right = lax.fori_loop(0, len(images), one, jnp.zeros(len(state.weights), jnp.int32))
             finite = jnp.isfinite(state.weights).all(-1)
-            return jnp.where(finite, right / data[1].size, 1 / self.task.classes)
+            return jnp.where(finite, right / data[1].size, 1 / task.classes)
 
         self._train, self._accuracy = train, accuracy
 
@@ -299,33 +297,34 @@ class Lab:
         nothing = jnp.zeros_like(weights)
         return State(weights, nothing, nothing, nothing, statistics)
 
-    def train(self, jobs: Sequence[tuple[Optimizer, float]], state: State, seed: int, first: int, end: int) -> State:
-        """The states of models, one a job, after the steps from `first` to before `end`."""
-        order = jnp.asarray(self._order(seed, end))
-        trained = []
-        for at in range(0, len(jobs), self.models):
-            filled = [*jobs[at : at + self.models]]
-            count = len(filled)
-            filled += [filled[-1]] * (self.models - count)
-            rows = np.minimum(np.arange(at, at + self.models), at + count - 1)
-            piece = jax.tree.map(lambda x, rows=rows: x[rows], state)
-            done = self._train(Columns.of(filled), piece, self._data[0], order, jnp.int32(seed), first, end)
-            trained.append(jax.tree.map(lambda x, count=count: x[:count], done))
-        return jax.tree.map(lambda *x: jnp.concatenate(x), *trained)
+    def _pieces(self, state: State) -> Iterator[tuple[np.ndarray, State, int]]:
+        """Which rows train side by side, their states, and how many of them are no filling."""
+        count = len(state.weights)
+        for at in range(0, count, self._side_by_side):
+            rows = np.minimum(np.arange(at, at + self._side_by_side), count - 1)
+            yield rows, _rows(state, rows), min(count - at, self._side_by_side)
 
-    def _order(self, seed: int, end: int) -> np.ndarray:
-        longest = max(end, getattr(self, '_longest', 0))
-        self._longest = longest
-        return self.task.order(seed, longest)
+    def train(self, jobs: Sequence[Job], state: State, order: Any, seed: int, first: int, end: int) -> State:
+        """The states of models, one a job, after the steps from `first` to before `end`.
+
+        Args:
+            jobs: K of them.
+            state: after the step before `first`.
+            order: of the task, for at least `end` steps; another length is compiled anew.
+            seed: of what rules draw.
+            first: counted from 0.
+            end: likewise.
+        """
+        trained = []
+        for rows, piece, count in self._pieces(state):
+            models = Models.of([jobs[row] for row in rows])
+            done = self._train(models, piece, self._data[0], order, jnp.int32(seed), first, end)
+            trained.append(_rows(done, np.arange(count)))
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *trained)
 
     def accuracy(self, state: State, part: int = 1) -> np.ndarray:
         """Of each model, float [K]; part 1 is validation, 2 test."""
-        count = len(state.weights)
-        found = []
-        for at in range(0, count, self.models):
-            rows = np.minimum(np.arange(at, at + self.models), count - 1)
-            piece = jax.tree.map(lambda x, rows=rows: x[rows], state)
-            found.append(np.asarray(self._accuracy(piece, self._data[part]))[: count - at])
+        found = [np.asarray(self._accuracy(piece, self._data[part]))[:count] for _, piece, count in self._pieces(state)]
         return np.concatenate(found)
 
     def race(
@@ -343,19 +342,18 @@ class Lab:
             states, validation accuracy and learning rate of each optimizer: [R].
         """
         jobs = [(i, rate) for i in range(len(optimizers)) for rate in rates]
+        order = jnp.asarray(self.task.order(seed, rungs[-1][0]))
         state, first = self.start(seed, len(jobs)), 0
         for end, kept in rungs:
-            state = self.train([(optimizers[i], rate) for i, rate in jobs], state, seed, first, end)
+            state = self.train([(optimizers[i], rate) for i, rate in jobs], state, order, seed, first, end)
             found = self.accuracy(state)
             numbers, tried = np.array(jobs).T
-            ranked = np.lexsort(np.stack([tried, -found, numbers])).tolist()
-            rank: dict[int, int] = {}
-            rows = []
-            for j in ranked:
-                rank[jobs[j][0]] = rank.get(jobs[j][0], 0) + 1
-                if rank[jobs[j][0]] <= kept:
-                    rows.append(j)
-            index = np.array(rows)
-            state, found = jax.tree.map(lambda x, index=index: x[index], state), found[index]
-            jobs, first = [jobs[j] for j in rows], end
+            ranked = np.lexsort(np.stack([tried, -found, numbers]))  # an optimizer has as many jobs as any other
+            rows = ranked.reshape(len(optimizers), -1)[:, :kept].ravel()
+            state, found = _rows(state, rows), found[rows]
+            jobs, first = [jobs[row] for row in rows], end
         return state, found, np.array([rate for _, rate in jobs])
+
+
+def _rows(state: State, rows: np.ndarray) -> State:
+    return jax.tree.map(lambda x: x[rows], state)

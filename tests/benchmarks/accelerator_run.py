@@ -36,9 +36,9 @@ def main(path):
     lab = children.Lab(task(), 7)
     optimizers = [children.Optimizer.of(text) for text in OPTIMIZERS]
     jobs = [(optimizer, RATE) for optimizer in optimizers]
-    state = lab.start(SEED, len(jobs))
+    state, order = lab.start(SEED, len(jobs)), lab.task.order(SEED, STEPS)
     for first, end in ((0, 1), (1, STEPS)):  # as between rungs
-        state = lab.train(jobs, state, SEED, first, end)
+        state = lab.train(jobs, state, order, SEED, first, end)
     raced, accuracies, rates = lab.race(optimizers, (1e-3, 1e-2, 1e-1), ((3, 2), (12, 1)), SEED)
     images, labels = lab.task.train
     np.savez(
@@ -46,7 +46,7 @@ def main(path):
         images=images,
         labels=labels,
         start=lab.task.initial_weights(SEED),
-        order=lab.task.order(SEED, STEPS),
+        order=order,
         weights=np.asarray(state.weights),
         validation=lab.accuracy(state),
         test=lab.accuracy(state, 2),
