@@ -35,6 +35,12 @@ WANTED = {  # by files that name it, of whoever uses them
     'best_of_search.run_dir': str(ROOT / 'docs/results/search_cifar10'),
 }
 
+PARTS = {  # files that say only what is to differ, and to what they are added
+    'gin/cluster.gin': ['gin/quickstart.gin'],
+    'gin/found_rules.gin': ['gin/convnet_reduced.gin'],
+    'gin/gnmt_cluster.gin': ['gin/gnmt_numbers.gin'],
+}
+
 # Bello et al. (2017), Section 4: what the text states, by the name of the binding.
 PAPER = {
     'TRPO.batch_size': 5,
@@ -238,7 +244,7 @@ def test_every_file_describes_what_it_is_for(file: str) -> None:
     is_comparison = 'launch/cifar10.py' in text or (file.endswith('_reduced.gin') and 'launch/search.py' not in text)
     kind = SearchSpace if file.startswith('gin/space_') else Comparison if is_comparison else Search
     kind = Transfer if file.startswith('gin/gnmt_') else kind
-    base = {'gin/cluster.gin': ['gin/quickstart.gin'], 'gin/gnmt_cluster.gin': ['gin/gnmt_numbers.gin']}.get(file, [])
+    base = PARTS.get(file, [])
     bindings = [f'{name} = {value!r}' for name, value in WANTED.items() if name in text]
     assert isinstance(configured(*base, file, bindings=bindings, root=gin.get_configurable(kind.__name__)), kind)
 
