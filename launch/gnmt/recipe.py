@@ -16,6 +16,7 @@ from gnmt.model import Gnmt
 from nos_tf.tasks import machine
 from nos_tf.tasks.bindings import bindings_of
 from nos_tf.tasks.checks import check_counts
+from nos_tf.tasks.images import PLACES
 
 
 class Point(NamedTuple):
@@ -198,7 +199,7 @@ class TranslationRecipe:
         Raises:
             FileNotFoundError, ValueError: as `CorpusSource.fingerprint`.
         """
-        parts = bindings_of(self)
+        parts = {key: value for key, value in bindings_of(self).items() if key.rpartition('.')[2] not in PLACES}
         del parts['TranslationRecipe.steps']  # a longer training goes on from a shorter one
         return parts | {'corpus': self.corpus.fingerprint()} | machine.identity()
 

@@ -21,7 +21,7 @@ from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.interpreter import State
 from nos_tf.tasks import machine
 from nos_tf.tasks.convnet import Batch, ConvNet
-from nos_tf.tasks.images import Digits, ImageSource, Split
+from nos_tf.tasks.images import PLACES, Digits, ImageSource, Split
 from nos_tf.tasks.layers import all_patch_moments
 from nos_tf.tasks.race import Network, pick, race
 
@@ -100,7 +100,7 @@ class Child:
         """All that a reward depends on, the machine included: name of each part -> JSON value."""
         procedure = dataclasses.asdict(self)
         del procedure['continue_sweep']  # same bits
-        source = {k: v for k, v in procedure.pop('images').items() if k not in ('data_dir', 'download')}
+        source = {k: v for k, v in procedure.pop('images').items() if k not in PLACES}
         return {
             **{f'Child.{name}': value for name, value in procedure.items()},
             'Child.images': {'source': type(self.images).__name__, **source},

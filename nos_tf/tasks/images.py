@@ -66,6 +66,10 @@ class Images:
         return digest.hexdigest()[:16]
 
 
+PLACES = ('data_dir', 'directory', 'download')
+"""Fields of a source that say where the data lie, which is no part of what they are."""
+
+
 class ImageSource(Protocol):
     """Where images come from."""
 

@@ -11,7 +11,7 @@ import keras
 
 from nos_tf.tasks import machine
 from nos_tf.tasks.checks import check_counts
-from nos_tf.tasks.images import Images, ImageSource
+from nos_tf.tasks.images import PLACES, Images, ImageSource
 
 
 class Network(Protocol):
@@ -121,7 +121,7 @@ class Recipe:
         del parts['epochs']  # a longer training goes on from a shorter one
         for name in ('images', 'network'):
             values = dataclasses.asdict(parts[name])
-            kept = {key: value for key, value in values.items() if key not in ('data_dir', 'download')}
+            kept = {key: value for key, value in values.items() if key not in PLACES}
             parts[name] = {'kind': type(parts[name]).__name__, **kept}
         return {
             **{f'Recipe.{name}': value for name, value in parts.items()},

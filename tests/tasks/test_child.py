@@ -116,6 +116,7 @@ class Elsewhere:
 
     data_dir: str
     download: bool = True
+    directory: str = 'here'
 
     def load(self):
         return CHILD.images.load()
@@ -159,7 +160,7 @@ def test_identity_sees_every_change_of_the_procedure(change):
 
 def test_identity_overlooks_what_changes_no_bit():
     assert dataclasses.replace(CHILD, continue_sweep=False).identity() == CHILD.identity()
-    places = [dataclasses.replace(CHILD, images=Elsewhere(*place)) for place in (('a', True), ('b', False))]
+    places = [dataclasses.replace(CHILD, images=Elsewhere(*place)) for place in (('a', True), ('b', False, 'there'))]
     assert places[0].identity() == places[1].identity()
 
 

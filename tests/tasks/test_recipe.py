@@ -32,3 +32,18 @@ def test_the_identity_knows_all_but_the_length():
     assert RECIPE.identity() == dataclasses.replace(RECIPE, epochs=9).identity()
     assert RECIPE.identity() != dataclasses.replace(RECIPE, weight_decay=0.0).identity()
     assert RECIPE.identity()['Recipe.network'] == {'kind': 'Linear'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """The images of RECIPE, in files somewhere."""
+
+    directory: str
+
+    def load(self):
+        return RECIPE.images.load()
+
+
+def test_where_the_images_lie_is_no_part_of_what_they_are():
+    here, there = (dataclasses.replace(RECIPE, images=Elsewhere(place)).identity() for place in ('here', 'there'))
+    assert here == there and here['Recipe.images'] == {'kind': 'Elsewhere'}

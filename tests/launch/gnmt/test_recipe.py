@@ -10,7 +10,7 @@ import pytest
 
 from gnmt import model, recipe
 from gnmt.beam import Beam
-from gnmt.corpora import NumberWords
+from gnmt.corpora import NumberWords, TextFiles
 from gnmt.model import Gnmt
 from gnmt.recipe import Schedule, Scheduled, perplexity
 from tests.launch.gnmt.small import RECIPE, point, trained
@@ -38,6 +38,18 @@ def test_the_best_point_and_the_five_near_the_peak():
     late = trained(*(point(i, 10 - i, i) for i in range(7)))
     assert late.best == 6 and late.near_peak == (2 + 3 + 4 + 5 + 6) / 5
     assert trained(point(1, 3.0, 8.0)).near_peak == 8.0
+
+
+def test_where_a_corpus_lies_is_no_part_of_what_it_is(tmp_path):
+    identities = []
+    for place in ('here', 'there'):
+        (tmp_path / place).mkdir()
+        for stem in ('train', 'val', 'test_2016_flickr'):
+            for suffix in ('en', 'de'):
+                (tmp_path / place / f'{stem}.{suffix}').write_text('a b\n' * 3)
+        corpus = TextFiles(str(tmp_path / place))
+        identities.append(dataclasses.replace(RECIPE, corpus=corpus).identity())
+    assert identities[0] == identities[1] and identities[0]['TextFiles.source'] == 'en'
 
 
 def test_the_identity_is_all_but_the_length():
