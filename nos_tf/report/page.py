@@ -18,6 +18,8 @@ th, td {{ padding: .25rem .75rem; text-align: left; border-bottom: 1px solid #dd
 td.number, th.number {{ text-align: right }}
 td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap }}
 tr.baseline {{ background: #f3f3f3 }}
+figure {{ margin: 1rem 0 2rem }}
+figcaption {{ color: #555 }}
 img {{ max-width: 100% }}
 code {{ font-size: .9em }}
 </style>
@@ -36,8 +38,10 @@ def write_page(run_dir: Path, kind: str, body: Sequence[str]) -> Path:
 
 
 def image(png: bytes, alternative: str) -> str:
-    """A picture as HTML; the alternative says what it shows."""
-    return f'<img alt="{html.escape(alternative)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    """A picture as HTML; the alternative says what it shows, and stands below it."""
+    says = html.escape(alternative)
+    picture = f'<img alt="{says}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f'<figure>{picture}<figcaption>{says}</figcaption></figure>'
 
 
 def paragraph(text: str) -> str:
