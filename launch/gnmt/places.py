@@ -4,6 +4,7 @@ Several at a time, one thread each, are the other choice: `nos_tf.search.evaluat
 """
 
 from collections import deque
+from typing import Any
 
 import gin
 import tensorflow as tf
@@ -14,6 +15,7 @@ from nos_tf.search import RunError
 from nos_tf.search.connection import connect, raise_if_lost
 from nos_tf.search.jobs import reason
 from nos_tf.search.training_run import Training
+from nos_tf.tasks import machine
 from nos_tf.tasks.checks import check_counts
 
 
@@ -35,6 +37,10 @@ class OneAtATime:
         self.on_cluster, self.start_seconds = on_cluster, start_seconds
         check_counts(self, 'start_seconds')
         self._queue: deque[Training] = deque()
+
+    def machine(self) -> dict[str, Any]:
+        """As of `nos_tf.search.evaluators.ProcessPool`; trainings on a cluster are others than those of one process."""
+        return machine.identity() | ({'OneAtATime.on_cluster': True} if self.on_cluster else {})
 
     def start(self, course: Course, _: int) -> None:
         """Waits for the servers, if there are any, and loads the data.

@@ -13,7 +13,6 @@ import tensorflow as tf
 from gnmt.beam import Beam
 from gnmt.corpora import CorpusSource
 from gnmt.model import Gnmt
-from nos_tf.tasks import machine
 from nos_tf.tasks.bindings import bindings_of
 from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.images import PLACES
@@ -194,14 +193,14 @@ class TranslationRecipe:
         return self.bounds[-1]
 
     def identity(self) -> dict[str, Any]:
-        """All that a training depends on but its length, by the names of the bindings: JSON values.
+        """All that a training depends on but its length and the machine, by the names of the bindings: JSON values.
 
         Raises:
             FileNotFoundError, ValueError: as `CorpusSource.fingerprint`.
         """
         parts = {key: value for key, value in bindings_of(self).items() if key.rpartition('.')[2] not in PLACES}
         del parts['TranslationRecipe.steps']  # a longer training goes on from a shorter one
-        return parts | {'corpus': self.corpus.fingerprint()} | machine.identity()
+        return parts | {'corpus': self.corpus.fingerprint()}
 
 
 def perplexity(loss: float) -> float:

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from gnmt.recipe import Trained
 from nos_tf.optimizers.contender import Contender
+from nos_tf.report.cells import EDGE, at_edge, spread
 from nos_tf.report.figures import png_of
+from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, write_page
 from nos_tf.report.paired_table import paired_section
 from nos_tf.search import RunError
@@ -57,9 +59,15 @@ def write(run_dir: Path) -> Path:
         rule: [done[Key(rule, rate, seed)] for seed in range(summary['seeds'])]
         for rule, rate in summary['best rates'].items()
     }
-    scores = {rule: [trained.test_bleu or 0.0 for trained in of_rule] for rule, of_rule in runs.items()}
-    ranked = dict(sorted(scores.items(), key=lambda item: -float(np.mean(item[1]))))
-    paired = paired_section('test BLEU', ranked, 1)
+    steps = summary['recipe']['TranslationRecipe.steps']
+    if any(trained.points[-1].step > steps for of_rule in runs.values() for trained in of_rule):
+        raise RunError(
+            f'{run_dir} goes on beyond the {steps} steps of its summary.json, and has not finished: run '
+            'launch/gnmt/train.py with this --run_dir first'
+        )
+    ranked = sorted(runs, key=lambda rule: np.mean([trained.least_perplexity(steps) for trained in runs[rule]]))
+    scores = {rule: [trained.test_bleu or 0.0 for trained in runs[rule]] for rule in ranked}
+    paired = paired_section('test BLEU', scores, 1)
     sections = [_table_2(summary, runs), *([paired] if paired else []), _candidates(summary, done)]
     picture = _curves(runs)
     (run_dir / 'curves.png').write_bytes(picture)
@@ -71,34 +79,31 @@ def write(run_dir: Path) -> Path:
 
 
 def _table_2(summary: Mapping, runs: Mapping[str, Sequence[Trained]]) -> Section:
-    rows = [_row(rule, summary['best rates'][rule], trained) for rule, trained in runs.items()]
+    rows = [_row(rule, summary, trained) for rule, trained in runs.items()]
     everything = [trained for of_rule in runs.values() for trained in of_rule]
     signature = next((trained.signature for trained in everything if trained.signature), 'nothing was scored')
     waited = np.mean([point.waiting for trained in everything for point in trained.points])
-    says = f'{SAYS} BLEU by sacrebleu: {signature}. Of the time, {waited:.1%} was waiting for batches.'
+    says = f'{SAYS} BLEU by sacrebleu: {signature}. Of the time, {waited:.1%} was waiting for batches. {EDGE}'
+    says = ' '.join((says, *warnings(summary['recipe'])))
     return Section('Test BLEU, beside Table 2', says, HEAD, rows, range(1, len(HEAD)))
 
 
-def _row(rule: str, rate: float, runs: Sequence[Trained]) -> list[str]:
+def _row(rule: str, summary: Mapping, runs: Sequence[Trained]) -> list[str]:
+    rate, tried = summary['best rates'][rule], summary['candidates'][rule]
     best = [trained.points[trained.best] for trained in runs]
     paper = PAPER.get(rule)
     return [
         Contender(rule).label,
-        f'{rate:g}{" (diverged)" if any(trained.diverged for trained in runs) else ""}',
+        f'{rate:g}{at_edge(rate, tried)}{" (diverged)" if any(trained.diverged for trained in runs) else ""}',
         str(len(runs)),
-        _spread([point.train_perplexity for point in best], 2),
-        _spread([point.validation_perplexity for point in best], 2),
-        _spread([trained.test_bleu or 0.0 for trained in runs], 1),
-        _spread([100 * (trained.test_exact or 0.0) for trained in runs], 1),
-        _spread([trained.near_peak for trained in runs], 1),
+        spread([point.train_perplexity for point in best], 2),
+        spread([point.validation_perplexity for point in best], 2),
+        spread([trained.test_bleu or 0.0 for trained in runs], 1),
+        spread([100 * (trained.test_exact or 0.0) for trained in runs], 1),
+        spread([trained.near_peak for trained in runs], 1),
         f'{runs[0].memory:g}',
         *([f'{paper[0]:.2f}', f'{paper[1]:.1f}'] if paper else ['', '']),
     ]
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    deviation = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
-    return f'{np.mean(values):.{digits}f}{deviation}'
 
 
 def _candidates(summary: Mapping, done: Mapping[Key, Trained]) -> Section:

@@ -103,7 +103,8 @@ class Transfer:
             RunError: the directory holds another run, or the run cannot go on.
         """
         run_dir, recipe = Path(run_dir), self.recipe
-        store = TrainingStore(run_dir, Trained, recipe.identity(), allow_mixed=allow_mixed)
+        identity = recipe.identity() | self.evaluator.machine()
+        store = TrainingStore(run_dir, Trained, identity, allow_mixed=allow_mixed)
         with TrainingRun(store, Course(recipe, run_dir), self.evaluator) as trainings:
             if gin.config_str():
                 write_whole(run_dir / 'config.gin', gin.operative_config_str())
@@ -125,7 +126,7 @@ class Transfer:
                 'seeds': self.seeds,
                 'candidates': {rule: self.rates_of(rule) for rule in self.rules},
                 'candidate steps': self.candidate_steps,
-                'recipe': {'TranslationRecipe.steps': recipe.steps, **recipe.identity(), **trainings.mixed},
+                'recipe': {'TranslationRecipe.steps': recipe.steps, **trainings.identity},
             }
             write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
         return {rule: [done[job.key] for job in jobs if job.contender == rule] for rule in self.rules}

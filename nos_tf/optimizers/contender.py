@@ -5,6 +5,7 @@
 
 import ast
 import inspect
+from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any
@@ -47,6 +48,12 @@ class Contender:
         """What it computes; None for an optimizer of Keras."""
         name, _ = self._parts
         return None if name.startswith(KERAS) else UpdateRule.parse(name)
+
+    @property
+    def program(self) -> Hashable:
+        """The same for all spellings of one rule with the same constants."""
+        name, constants = self._parts
+        return self.rule.canonical() if self.rule else name, frozenset(constants.items())
 
     @property
     def is_known(self) -> bool:

@@ -13,7 +13,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from nos_tf.optimizers.contender import Contender
+from nos_tf.report.cells import EDGE, at_edge, spread
 from nos_tf.report.figures import accuracy_curves
+from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, write_page
 from nos_tf.report.paired_table import paired_section
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
@@ -66,6 +68,8 @@ def draw(run_dir: Path) -> Drawn:
         raise RunError(
             f'{run_dir} holds a comparison that has not finished: run launch/cifar10.py with this --run_dir first'
         ) from error
+    epochs = summary['configuration']['Recipe.epochs']
+    done = {key: trained.until(epochs) for key, trained in done.items()}  # one may have gone on in a longer comparison
     ranked = [_standing(done, *entry) for entry in summary['standings']]
     curves = accuracy_curves(
         {_legend(s): [trained.curve for trained in s.runs] for s in ranked if s.contender in _drawn(ranked)}
@@ -112,7 +116,8 @@ def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Ma
     if stages:
         yield _table(
             'How well each stage foretells the next',
-            'Spearman’s rank correlation of validation accuracy over the optimizers that went on.',
+            'Spearman’s rank correlation, over the optimizers that went on, of the best validation accuracy so far and '
+            'of what the next stage adds: the best one in its own epochs, or that of its own seeds.',
             ['stage', 'next', 'optimizers', 'correlation'],
             stages,
         )
@@ -125,15 +130,16 @@ def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Secti
     configuration = summary['configuration']
     paper = TABLE_1 if configuration['Recipe.network']['kind'] == 'WideResNet' else {}
     head = ['optimizer', 'learning rate', 'seeds', 'final val', 'final test', 'best val', 'test at best val']
+    tried = configuration['Comparison.learning_rates']
     rows = []
     for standing in ranked:
         diverged = ' (diverged)' if any(trained.diverged for trained in standing.runs) else ''
         rows.append(
             [
                 Contender(standing.contender).label,
-                f'{standing.rate:g}{diverged}',
+                f'{standing.rate:g}{at_edge(standing.rate, tried)}{diverged}',
                 str(len(standing.runs)),
-                *(_spread(values) for values in zip(*map(_four, standing.runs), strict=True)),
+                *(spread(values, 1) for values in zip(*map(_four, standing.runs), strict=True)),
                 *(f'{value:.1f}' for value in paper.get(standing.contender, ())),
                 *([''] * 4 if paper and standing.contender not in paper else ()),
             ]
@@ -144,8 +150,9 @@ def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Secti
     says = (
         f'In per cent, mean and standard deviation over seeds, after {configuration["Recipe.epochs"]} epochs at the '
         'learning rate that validation has chosen; a training that diverged counts as chance. '
-        f'All trainings took {summary["training_seconds"] / 3600:.1f} hours of one core.'
+        f'All trainings took {summary["training_seconds"] / 3600:.1f} hours of one core. {EDGE}'
     )
+    says = ' '.join((says, *warnings(configuration)))
     if paper:
         head += [f'paper: {name}' for name in head[-4:]]
         both = [standing for standing in ranked if standing.contender in paper]
@@ -164,11 +171,6 @@ def _four(trained: Trained) -> tuple[float, float, float, float]:
     validation, test = trained.curve.validation, trained.curve.test
     best = len(validation) - 1 if trained.diverged else int(np.argmax(validation))
     return 100 * validation[-1], 100 * test[-1], 100 * validation[best], 100 * test[best]
-
-
-def _spread(values: Sequence[float]) -> str:
-    deviation = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
-    return f'{np.mean(values):.1f}{deviation}'
 
 
 def _variants(ranked: Sequence[Standing], epochs: int) -> list[list[str]]:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report import comparison_report, search_tables
 from nos_tf.report.figures import controller_curves, reward_curve
+from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, paragraph, write_page
 from nos_tf.search import RunError
-from nos_tf.search.database import OTHERS
 from nos_tf.search.display import score_cells
 from nos_tf.search.rescore import Score
 from nos_tf.search.store import Run, read_run
@@ -63,7 +63,7 @@ def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
         pictures.append(_Picture(f'curves_{name}', f'validation and test accuracy by epoch: {name}', drawn.curves))
     for picture in pictures:
         (run_dir / picture.file_name).write_bytes(picture.png)
-    says = [_in_words(summary), *_mixed(run.configuration)]
+    says = [_in_words(summary), *warnings(run.configuration)]
     sections = list(_sections(run, summary, searches, compared))
     text = [*says, *(f'![{p.says}]({p.file_name})' for p in pictures), *(part.markdown() for part in sections)]
     (run_dir / 'report.md').write_text('\n\n'.join(text), encoding='utf-8')
@@ -118,21 +118,6 @@ def _summary(run_dir: Path, run: Run) -> dict[str, Any]:
         if summary['children'] == len(run.rows):  # else it is from before the search was prolonged
             return summary
     return {**Tally.of(run.rows).summary(), 'seconds': run.seconds}
-
-
-def _mixed(configuration: Mapping[str, Any]) -> Iterator[str]:
-    """Warnings that rewards are not all of one machine."""
-    if configuration.get('Cluster.allow_mixed'):
-        yield (
-            'Workers were allowed to differ in their kind of CPU, threads or versions (Cluster.allow_mixed): '
-            'the same rule might have earned another reward on another of them.'
-        )
-    if others := configuration.get(OTHERS):
-        told = ' and '.join(', '.join(f'{name} = {value}' for name, value in other.items()) for other in others)
-        yield (
-            f'The search was taken up on another machine, with {told} (--allow_mixed): the same rule might have earned '
-            'another reward there.'
-        )
 
 
 def _in_words(summary: dict[str, Any]) -> str:

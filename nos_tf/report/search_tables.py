@@ -10,6 +10,7 @@ from nos_tf.dsl.embedding import ALIKE, distance
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.page import Section
+from nos_tf.search.database import OTHERS
 from nos_tf.search.rescore import best_rules
 from nos_tf.search.schema import Row
 from nos_tf.search.store import Run
@@ -85,7 +86,9 @@ def searches_section(runs: Mapping[str, Run]) -> Section:
     table = []
     for name, run in runs.items():
         summary = Tally.of(run.rows).summary()
-        differs = sorted(k for k, v in run.configuration.items() if k in configuration and v != configuration[k])
+        differs = sorted(
+            k for k, v in run.configuration.items() if (k in configuration or k == OTHERS) and v != configuration.get(k)
+        )
         rewards = [f'{summary[key]:.3f}' for key in ('mean_reward_first_100', 'mean_reward_last_100', 'best_reward')]
         told = ', '.join(f'{key} = {json.dumps(run.configuration[key])}' for key in differs)
         seconds = f'{run.seconds:.0f}'

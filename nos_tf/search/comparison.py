@@ -33,10 +33,18 @@ class Rung(NamedTuple):
     contenders: int | None = None  # None: all
 
 
-class Stage(NamedTuple):
-    """How well one stage of a comparison foretells the next, over the contenders that went on."""
+class Scores(NamedTuple):
+    """Of the contenders of one stage."""
 
-    before: str  # 'search', or '5 epochs'
+    stage: str  # 'search', or '5 epochs'
+    so_far: Mapping[str, float]  # by which those that go on are chosen
+    since: Mapping[str, float]  # of the epochs or seeds that the stage before had not seen
+
+
+class Stage(NamedTuple):
+    """How well one stage of a comparison foretells what the next one adds, over the contenders that went on."""
+
+    before: str
     after: str
     contenders: int
     correlation: float  # Spearman's, of ranks by validation accuracy; not a number for fewer than three
@@ -98,12 +106,15 @@ class Comparison:
         listed = (self.contenders,) if isinstance(self.contenders, str) else self.contenders
         if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
             raise ValueError(f"Comparison.contenders = {listed!r}: must be texts, such as ('powersign', 'keras.Adam')")
-        contenders = (*listed, *(text for text in self.promising if text not in listed))
-        if not contenders or len(set(contenders)) < len(contenders):
-            raise ValueError(f'Comparison.contenders = {contenders}: must be optimizers, at least one, none twice')
-        for text in contenders:
-            Contender(text)
-        return contenders
+        spelled = {Contender(text).program: text for text in listed}
+        if len(spelled) < len(listed):
+            raise ValueError(f'Comparison.contenders = {listed}: none may be there twice, in whatever spelling')
+        for text in self.promising:
+            spelled.setdefault(Contender(text).program, text)
+        if not spelled:
+            raise ValueError('Comparison.contenders = (): must be optimizers, at least one')
+        self.promising = {spelled[Contender(text).program]: reward for text, reward in self.promising.items()}
+        return tuple(spelled.values())
 
     def _checked_rates(self) -> tuple[float, ...]:
         try:
@@ -117,26 +128,29 @@ class Comparison:
     def _checked_rungs(self) -> tuple[Rung, ...]:
         if isinstance(self.rungs, str) or not isinstance(self.rungs, Sequence):
             raise ValueError(f'Comparison.rungs = {self.rungs!r}: must be a sequence, such as ((5, 3), (20, 1, 10))')
-        least = Rung(0, len(self.learning_rates) + 1, len(self.contenders) + 1)
+        most = [0, len(self.learning_rates), len(self.contenders)]
         rungs: list[Rung] = []
         for given in self.rungs:
             try:
                 rung = Rung(*given)
-                fits = least.epochs < rung.epochs < self.recipe.epochs and 1 <= rung.rates < least.rates + bool(rungs)
-                fits = fits and (rung.contenders is None or 1 <= rung.contenders < (least.contenders or 0))
             except TypeError:
-                fits = False
-            if not fits:
+                numbers: list[Any] = []
+            else:
+                numbers = [*rung[:2], most[2] if rung.contenders is None else rung.contenders]
+            whole = len(numbers) == 3 and all(type(number) is int for number in numbers)
+            if not whole or not (
+                most[0] < numbers[0] < self.recipe.epochs and 1 <= numbers[1] <= most[1] and 1 <= numbers[2] <= most[2]
+            ):
                 raise ValueError(
-                    f'Comparison.rungs: {given!r} must be epochs from {least.epochs + 1} to {self.recipe.epochs - 1}, '
-                    f'rates from 1 to {least.rates - 1}, and None or contenders from 1 to {(least.contenders or 0) - 1}'
+                    f'Comparison.rungs: {given!r} must be epochs from {most[0] + 1} to {self.recipe.epochs - 1}, '
+                    f'rates from 1 to {most[1]}, and None or contenders from 1 to {most[2]}'
                 )
-            least = rung._replace(contenders=least.contenders if rung.contenders is None else rung.contenders + 1)
+            most = numbers
             rungs.append(rung)
         return tuple(rungs)
 
     def identity(self) -> dict[str, Any]:
-        """All that the results depend on, by the names of the bindings: JSON values."""
+        """All that the results depend on but the machine, by the names of the bindings: JSON values."""
         own = {
             name: getattr(self, name)
             for name in ('contenders', 'learning_rates', 'rungs', 'seeds', 'final_seeds', 'final_share')
@@ -163,15 +177,18 @@ class Comparison:
             if gin.config_str():
                 write_whole(run_dir / 'config.gin', gin.operative_config_str())
             keys = [Key(c, rate, s) for s in range(self.seeds) for c in self.contenders for rate in self.learning_rates]
-            scores = [('search', dict(self.promising))] if self.promising else []
+            scores = [Scores('search', dict(self.promising), {})] if self.promising else []
+            before = 0
             for epochs, rates, contenders in (*self.rungs, Rung(self.recipe.epochs, 1)):
                 done = trainings.run((Training(*key, epochs) for key in keys), f'{epochs} epochs')
                 best = standings(done, epochs, 1)
-                scores.append((f'{epochs} epochs', {s.contender: score(s, epochs) for s in best}))
+                so_far, since = ({s.contender: score(s, epochs, start) for s in best} for start in (0, before))
+                scores.append(Scores(f'{epochs} epochs', so_far, since))
+                before = epochs
                 kept = [standing.contender for standing in best][:contenders]
                 chosen = {(s.contender, s.rate) for s in standings(done, epochs, rates) if s.contender in kept}
                 keys = [key for key in keys if (key.contender, key.rate) in chosen]
-            better = kept[: round(self.final_share * len(kept))]
+            better = kept[: math.ceil(self.final_share * len(kept))]
             more = [
                 Key(contender, rate, seed)
                 for seed in range(self.seeds, self.final_seeds)
@@ -182,26 +199,26 @@ class Comparison:
             final |= trainings.run((Training(*key, self.recipe.epochs) for key in more), 'more seeds')
             result = standings(final, self.recipe.epochs, 1)
             if more:
-                scores.append(('more seeds', {s.contender: score(s, self.recipe.epochs) for s in result}))
+                fresh = standings({key: final[key] for key in more}, self.recipe.epochs, 1)
+                scores.append(Scores('more seeds', {}, {s.contender: score(s, self.recipe.epochs) for s in fresh}))
             summary = {
                 'standings': [(s.contender, s.rate, len(s.runs)) for s in result],
                 'stages': [stage._asdict() for stage in stages(scores)],
                 'training_seconds': trainings.seconds,
-                'configuration': self.identity() | trainings.mixed,
+                'configuration': self.identity() | trainings.identity,
             }
             write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
             trainings.forget_checkpoints()
         return result
 
 
-def stages(scores: Sequence[tuple[str, Mapping[str, float]]]) -> list[Stage]:
-    """The rank correlation of each stage with the one after it.
+def stages(scores: Sequence[Scores]) -> list[Stage]:
+    """The rank correlation of each stage with what came to be known in the one after it.
 
-    Args:
-        scores: name of a stage, and what its contenders had there.
+    A best accuracy so far would agree with itself: it is often that of an epoch before.
     """
     found = []
-    for (before, earlier), (after, later) in itertools.pairwise(scores):
+    for (before, earlier, _), (after, _, later) in itertools.pairwise(scores):
         both = [contender for contender in later if contender in earlier]
         values = [[stage[contender] for contender in both] for stage in (earlier, later)]
         varies = len(both) > 2 and all(len(set(value)) > 1 for value in values)
@@ -227,10 +244,7 @@ def standings(done: dict[Key, Trained], epochs: int, rates: int) -> list[Standin
     return kept
 
 
-def score(standing: Standing, epochs: int) -> float:
-    """Mean over seeds of the best validation accuracy within so many epochs."""
-    return float(
-        np.mean(
-            [run.curve.validation[-1] if run.diverged else max(run.curve.validation[:epochs]) for run in standing.runs]
-        )
-    )
+def score(standing: Standing, epochs: int, start: int = 0) -> float:
+    """Mean over seeds of the best validation accuracy within so many epochs, those before `start` left out."""
+    runs = [run.until(epochs) for run in standing.runs]
+    return float(np.mean([max(run.curve.validation[-1 if run.diverged else start :]) for run in runs]))

@@ -53,7 +53,7 @@ class Database:
                     self._db.execute(statement)
                 self._db.executemany('INSERT INTO meta VALUES (?, ?)', [(k, json.dumps(v)) for k, v in given.items()])
             return
-        stored = {key: json.loads(value) for key, value in self._db.execute('SELECT key, value FROM meta')}
+        stored = read_identity(self._db)
         others = stored.pop(OTHERS, [])
         if not (differing := differences(stored, given)):
             return
@@ -69,11 +69,10 @@ class Database:
                 self._db.execute('INSERT OR REPLACE INTO meta VALUES (?, ?)', (OTHERS, json.dumps([*others, here])))
 
     @property
-    def mixed(self) -> dict[str, Any]:
-        """What the identity does not tell: the machines that went on with the run, if any did."""
+    def identity(self) -> dict[str, Any]:
+        """That of those who began, and under `OTHERS` what differed where others went on, if any did."""
         with explained(self.path):
-            found = self._db.execute('SELECT key, value FROM meta WHERE key = ?', (OTHERS,)).fetchall()
-        return {key: json.loads(value) for key, value in found}
+            return {key: value for key, value in read_identity(self._db).items() if key != 'schema'}
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -92,6 +91,24 @@ class Database:
         with suppress(sqlite3.Error):  # somebody is reading
             self._db.execute('PRAGMA journal_mode = DELETE')
         self._held.close()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A file that others may be writing to, to read from.
+
+    Raises:
+        RunError: it is corrupted or locked.
+    """
+    uri = f'{path.absolute().as_uri()}?mode=ro'
+    with explained(path), closing(sqlite3.connect(uri, uri=True, timeout=10)) as db:
+        check_integrity(db, path)
+        yield db
+
+
+def read_identity(db: sqlite3.Connection) -> dict[str, Any]:
+    """All that the content of a file depends on, by name."""
+    return {key: json.loads(value) for key, value in db.execute('SELECT key, value FROM meta')}
 
 
 def check_integrity(db: sqlite3.Connection, path: Path) -> None:

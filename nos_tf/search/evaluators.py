@@ -20,6 +20,7 @@ import gin
 from nos_tf.search import RunError
 from nos_tf.search.jobs import Job, Patience, Trainable, reason
 from nos_tf.search.schema import TRAINED
+from nos_tf.tasks import machine
 from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.machine import use_one_cpu_thread
@@ -29,6 +30,10 @@ _Jobs = dict[Future[Any], Any]  # jobs are of whatever kind the trainer takes: `
 
 class _Trains:
     """What evaluators that train have in common."""
+
+    def machine(self) -> dict[str, Any]:
+        """That of whoever trains: `nos_tf.tasks.machine.identity` with its one thread."""
+        return machine.identity() | {'intra_op threads': 1}
 
     def identity(self, child: Child) -> dict[str, Any]:
         """That of the child, the machine included."""

@@ -217,7 +217,7 @@ class Search:
             'rescored': [dataclasses.asdict(score) for score in scores],
             'seconds': session.seconds,
             'space_size': self.space.size,
-            'configuration': self.identity(),
+            'configuration': session.store.identity,
         }
 
     def _baseline_depth(self) -> int:

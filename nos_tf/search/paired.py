@@ -15,7 +15,7 @@ class Difference(NamedTuple):
 
     mean: float
     half_width: float  # of the interval by Student's t
-    p: float  # of the paired t-test, two-sided
+    p: float  # of the paired t-test, two-sided; NaN where all differences are the same
 
     @classmethod
     def of(cls, ours: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> 'Difference':
@@ -42,10 +42,8 @@ def half_width(values: np.ndarray) -> float:
 
 
 def _p(differences: np.ndarray) -> float:
-    n, mean = len(differences), abs(differences.mean())
-    if n < 2:
+    n = len(differences)
+    if n < 2 or np.allclose(differences, differences[0], atol=1e-12):  # without a spread there is no test
         return math.nan
     error = differences.std(ddof=1) / math.sqrt(n)
-    if error == 0:
-        return float(mean == 0)
-    return float(2 * stats.t.sf(mean / error, n - 1))
+    return float(2 * stats.t.sf(abs(differences.mean()) / error, n - 1))

@@ -3,10 +3,8 @@
 import io
 import json
 import math
-import sqlite3
 import zipfile
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
-from nos_tf.search.database import Database, check_integrity
+from nos_tf.search.database import Database, read_identity, reading
 from nos_tf.search.files import explained
 from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Row, StoredChild, Update
 from nos_tf.tasks.child import Outcome
@@ -183,9 +181,8 @@ def read_run(run_dir: Path) -> Run:
     path = run_dir / FILE_NAME
     if not path.exists():
         raise RunError(f'{run_dir} holds no {FILE_NAME}: no search has run there')
-    with explained(path), closing(sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True, timeout=10)) as db:
-        check_integrity(db, path)
-        configuration = {key: json.loads(value) for key, value in db.execute('SELECT key, value FROM meta')}
+    with reading(path) as db:
+        configuration = read_identity(db)
         version = configuration.pop('schema')
         if version != VERSION:
             raise RunError(f'{run_dir} holds a run of another version: schema is {version} there and {VERSION} here')

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from nos_tf.search import RunError
-from nos_tf.search.database import Database
+from nos_tf.search.database import Database, read_identity, reading
 from nos_tf.search.files import explained
 from nos_tf.search.jobs import Trainable
 
@@ -89,6 +89,11 @@ class TrainingStore(Database, Generic[T]):
         super().__init__(run_dir, FILE_NAME, TABLES, of_this_kind, allow_mixed=allow_mixed)
         self._kind = kind
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Of the recipe and of the machine that began, and which others went on, if any did."""
+        return {key: value for key, value in super().identity.items() if key != 'trainings'}
+
     def save(self, key: Key, trained: T) -> None:
         """Files a training for good, in place of a shorter one."""
         with self._transaction():
@@ -110,11 +115,13 @@ def kind_of(run_dir: Path) -> str | None:
     path = run_dir / FILE_NAME
     if not path.exists():
         return None
-    with explained(path), closing(sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True)) as db:
-        meta = dict(db.execute('SELECT key, value FROM meta').fetchall())
-        if json.loads(meta['schema']) != VERSION:
-            raise RunError(f'{run_dir} holds trainings of another version: schema is {meta["schema"]}, not {VERSION}')
-        return json.loads(meta['trainings'])
+    with reading(path) as db:
+        identity = read_identity(db)
+        if identity['schema'] != VERSION:
+            raise RunError(
+                f'{run_dir} holds trainings of another version: schema is {identity["schema"]}, not {VERSION}'
+            )
+        return identity['trainings']
 
 
 def read_trainings(run_dir: Path, kind: type[T]) -> dict[Key, T]:
@@ -128,7 +135,7 @@ def read_trainings(run_dir: Path, kind: type[T]) -> dict[Key, T]:
         raise RunError(f'{run_dir} holds no {FILE_NAME}: no comparison has run there')
     if found != name_of(kind):
         raise RunError(f'{run_dir} holds trainings of another kind: {found}, not {name_of(kind)}')
-    with explained(path), closing(sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True)) as db:
+    with reading(path) as db:
         return _read(db, kind)
 
 
@@ -164,9 +171,9 @@ class TrainingRun(Generic[T]):
                 self._evaluator.close()
 
     @property
-    def mixed(self) -> dict[str, Any]:
-        """As of `Database`."""
-        return self._store.mixed
+    def identity(self) -> dict[str, Any]:
+        """As of `TrainingStore`."""
+        return self._store.identity
 
     def due(self, jobs: Iterable[Training], is_done: Callable[[Training, T], bool]) -> list[Training]:
         """The jobs that what is on file does not do."""

@@ -46,7 +46,7 @@ class Trainings:
         self, recipe: Recipe, run_dir: Path, evaluator: InProcess | ProcessPool, *, allow_mixed: bool = False
     ) -> None:
         try:
-            identity = recipe.identity() | {'intra_op threads': 1}  # that of whoever trains, for all evaluators
+            identity = recipe.identity() | evaluator.machine()
         except ValueError as error:
             raise RunError(str(error)) from error
         course = _Course(recipe, run_dir / 'checkpoints')
@@ -86,14 +86,15 @@ class Trainings:
         return sum(trained.seconds for trained in self._run.read().values())
 
     @property
-    def mixed(self) -> dict[str, Any]:
-        """As of `nos_tf.search.database.Database`."""
-        return self._run.mixed
+    def identity(self) -> dict[str, Any]:
+        """As of `nos_tf.search.training_run.TrainingStore`."""
+        return self._run.identity
 
     def forget_checkpoints(self) -> None:
         """Deletes what is only needed to train on."""
-        for path in self._checkpoints.glob('*.npz'):
-            path.unlink(missing_ok=True)
+        for pattern in ('*.npz', '*.draft'):
+            for path in self._checkpoints.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def _publish(self, job: Training, trained: Trained, before: Trained | None) -> None:
         """Curves and hyper-parameters for TensorBoard; what an earlier, shorter training has told is not told again."""

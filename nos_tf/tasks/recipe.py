@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import gin
 import keras
 
-from nos_tf.tasks import machine
 from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.images import PLACES, Images, ImageSource
 
@@ -33,6 +32,10 @@ class Curve(NamedTuple):
         """How many there have been."""
         return len(self.loss)
 
+    def until(self, epochs: int) -> 'Curve':
+        """Its beginning."""
+        return Curve(*(values[:epochs] for values in self))
+
 
 class Trained(NamedTuple):
     """A training that has ended."""
@@ -40,6 +43,10 @@ class Trained(NamedTuple):
     curve: Curve  # shorter than was asked for if it diverged
     seconds: float
     diverged: bool
+
+    def until(self, epochs: int) -> 'Trained':
+        """What was known of it after so many epochs: what came later, such as that it diverged, is left out."""
+        return self._replace(curve=self.curve.until(epochs), diverged=self.diverged and self.curve.epochs <= epochs)
 
     def as_json(self) -> dict[str, Any]:
         """It as JSON values."""
@@ -116,7 +123,7 @@ class Recipe:
         return images
 
     def identity(self) -> dict[str, Any]:
-        """All that a curve depends on but its length, the machine included: name of each part -> JSON value."""
+        """All that a curve depends on but its length and the machine: name of each part -> JSON value."""
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del parts['epochs']  # a longer training goes on from a shorter one
         for name in ('images', 'network'):
@@ -126,5 +133,4 @@ class Recipe:
         return {
             **{f'Recipe.{name}': value for name, value in parts.items()},
             'images': self.load().fingerprint(),
-            **machine.identity(),
         }

@@ -6,6 +6,7 @@ checkpoint ends with the same bits as one that never stopped, on the same machin
 
 import contextlib
 import hashlib
+import json
 import math
 import time
 import zipfile
@@ -38,6 +39,7 @@ class RecipeTrainer:
     def __init__(self, recipe: Recipe, checkpoints: Path) -> None:
         self.recipe, self._checkpoints = recipe, checkpoints
         images = recipe.load()
+        self._identity = json.dumps(recipe.identity(), sort_keys=True)
         self._classes, self._shape = images.classes, images.shape
         self._train = _tensors(images.train.head(recipe.train_examples))
         self._held_out = [_tensors(images.validation), _tensors(images.test.head(recipe.test_examples))]
@@ -81,8 +83,8 @@ class RecipeTrainer:
         return Trained(curve, trained.seconds + time.perf_counter() - start, diverged)
 
     def checkpoint(self, contender: str, rate: float, seed: int) -> Path:
-        """Where the state of a training lies."""
-        name = hashlib.sha256(f'{contender}\n{rate!r}\n{seed}'.encode()).hexdigest()[:16]
+        """Where the state of a training lies: that of another recipe is not found there."""
+        name = hashlib.sha256(f'{self._identity}\n{contender}\n{rate!r}\n{seed}'.encode()).hexdigest()[:16]
         return self._checkpoints / f'{name}.npz'
 
 
@@ -104,8 +106,8 @@ class _Model:
         values, trained = self._start, Trained(Curve(), 0.0, False)
         with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as file:
             curve = Curve(*(tuple(part.tolist()) for part in file['curve']))
-            values = [file[f'v{i}'] for i in range(len(self._variables))]
-            trained = Trained(curve, float(file['seconds']), bool(file['diverged']))
+            found = Trained(curve, float(file['seconds']), bool(file['diverged']))
+            values, trained = [file[f'v{i}'] for i in range(len(self._variables))], found
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
         self._optimizer.learning_rate.assign(rate)

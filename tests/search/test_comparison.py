@@ -9,8 +9,9 @@ from contextlib import closing
 
 import pytest
 
+from nos_tf.report import comparison_report
 from nos_tf.search import RunError
-from nos_tf.search.comparison import Comparison, Stage, score, stages, standings
+from nos_tf.search.comparison import Comparison, Scores, Stage, Standing, score, stages, standings
 from nos_tf.search.database import OTHERS
 from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.training_run import FILE_NAME, Key, read_trainings
@@ -49,16 +50,60 @@ def test_the_best_rate_of_each_is_chosen_on_validation_and_its_best_epoch():
     first, second = standings(done, 3, 1)
     assert (first.contender, first.rate, second.contender, second.rate) == ('b', 1.0, 'a', 0.1)
     assert score(second, 3) == pytest.approx(0.8) and score(second, 1) == pytest.approx(0.5)
+    assert score(second, 3, 2) == pytest.approx(0.6)
+    assert standings(done, 1, 1)[0] == Standing('b', 0.1, (done['b', 0.1, 0],))  # it had not diverged yet
     assert [(s.contender, s.rate) for s in standings(done, 2, 2)] == [('a', 0.1), ('a', 1.0), ('b', 1.0), ('b', 0.1)]
 
 
 def test_stages_are_compared_over_those_that_went_on():
-    search, short, long = {'a': 0.3, 'b': 0.2, 'c': 0.1, 'd': 0}, {'a': 1, 'b': 3, 'c': 2, 'x': 9}, {'b': 5, 'c': 6}
-    first, second = stages([('search', search), ('5 epochs', short), ('50 epochs', long)])
+    search, long = {'a': 0.3, 'b': 0.2, 'c': 0.1, 'd': 0}, {'b': 5, 'c': 6}
+    middle = Scores('5 epochs', {'a': 1, 'b': 2, 'c': 3, 'x': 9}, {'a': 1, 'b': 3, 'c': 2, 'x': 9})
+    first, second, third = stages(
+        [Scores('search', search, {}), middle, Scores('50 epochs', middle.so_far, long), Scores('more', {}, search)]
+    )
     assert first == Stage('search', '5 epochs', 3, pytest.approx(-0.5))
     assert second[:3] == ('5 epochs', '50 epochs', 2) and math.isnan(second.correlation)
-    (equal,) = stages([('a', dict.fromkeys('abc', 1)), ('b', {'a': 1, 'b': 2, 'c': 3})])
+    assert third == Stage('50 epochs', 'more', 3, -1.0)
+    (equal,) = stages([Scores('a', dict.fromkeys('abc', 1), {}), Scores('b', {}, {'a': 1, 'b': 2, 'c': 3})])
     assert math.isnan(equal.correlation)
+
+
+class Late:
+    """An evaluator: SGD is the best at first, at its larger rate, and diverges there in epoch 3."""
+
+    def __init__(self):
+        self.jobs, self.queue = [], []
+
+    def machine(self):
+        return machine.identity()
+
+    def start(self, course, _):
+        pass
+
+    def submit(self, job):
+        self.queue.append(job)
+
+    def collect(self):
+        job = self.queue.pop()
+        self.jobs.append(job)
+        if (job.contender, job.rate) != (SGD, 0.1):
+            return [(job, trained(*[job.rate * (5 if job.contender == SGD else 6)] * job.length))]
+        return [(job, trained(*(0.9, 0.95, 0.1)[: job.length], diverged=job.length > 2))]
+
+    def close(self):
+        pass
+
+
+def test_what_diverges_late_is_chosen_early_also_after_a_stop(tmp_path):
+    arguments = {'contenders': (SGD, ADAM), 'learning_rates': (0.01, 0.1), 'rungs': ((2, 1),)}
+    arguments['recipe'] = dataclasses.replace(RECIPE, epochs=4)
+    first, again = Late(), Late()
+    standing = comparison(**arguments, evaluator=first).run(tmp_path)
+    assert [(s.contender, s.rate, s.runs[0].diverged) for s in standing] == [(ADAM, 0.1, False), (SGD, 0.1, True)]
+    assert comparison(**arguments, evaluator=again).run(tmp_path) == standing
+    assert len(first.jobs) == 6 and again.jobs == []
+    longer = comparison(**{**arguments, 'recipe': dataclasses.replace(RECIPE, epochs=5)}, evaluator=again).run(tmp_path)
+    assert {job.contender for job in again.jobs} == {ADAM} and [s.rate for s in longer] == [0.1, 0.1]
 
 
 def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
@@ -77,7 +122,7 @@ def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
     assert [(s['before'], s['after'], s['contenders']) for s in summary['stages']] == [
         ('1 epochs', '2 epochs', 3),
         ('2 epochs', '3 epochs', 2),
-        ('3 epochs', 'more seeds', 2),
+        ('3 epochs', 'more seeds', 1),  # the only one that has more
     ]
     assert summary['training_seconds'] > 0 and summary['configuration']['Comparison.final_seeds'] == 2
 
@@ -99,6 +144,17 @@ def test_promising_rules_compete_beside_the_others(tmp_path):
     assert (stage['before'], stage['contenders']) == ('search', 2)
 
 
+def test_a_promising_rule_that_is_listed_in_another_spelling_competes_once():
+    one = comparison(contenders=(SGD, POWERSIGN), promising={'g * exp(sign(m) * sign(g))': 0.9, 'g + m': 0.8})
+    assert one.contenders == (SGD, POWERSIGN, 'g + m')
+    assert one.promising == {POWERSIGN: 0.9, 'g + m': 0.8}
+
+
+def test_a_single_contender_gets_its_final_seeds(tmp_path):
+    (standing,) = comparison(contenders=SGD, learning_rates=(0.1,), final_seeds=2).run(tmp_path)
+    assert len(standing.runs) == 2
+
+
 def test_another_recipe_is_refused_and_a_longer_one_goes_on(tmp_path):
     comparison(contenders=SGD, learning_rates=(0.1,)).run(tmp_path)
     (longer,) = comparison(contenders=SGD, learning_rates=(0.1,), recipe=dataclasses.replace(RECIPE, epochs=4)).run(
@@ -110,7 +166,7 @@ def test_another_recipe_is_refused_and_a_longer_one_goes_on(tmp_path):
 
 
 def test_another_machine_goes_on_where_that_is_allowed_and_the_summary_says_so(tmp_path, monkeypatch):
-    one = comparison(contenders=SGD, learning_rates=(0.1,))
+    one, here = comparison(contenders=SGD, learning_rates=(0.1,)), machine.processor()
     one.run(tmp_path)
     monkeypatch.setattr(machine, 'processor', lambda: 'another')
     two = comparison(contenders=SGD, learning_rates=(0.1, 0.2))
@@ -122,6 +178,10 @@ def test_another_machine_goes_on_where_that_is_allowed_and_the_summary_says_so(t
     assert before.items() < after.items()
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert summary['configuration'][OTHERS] == [{'processor': 'another'}]
+    assert summary['configuration']['processor'] == here != 'another'
+    comparison_report.write(tmp_path)
+    told = f'Begun with processor = {here}, this was taken up on another machine, with processor = another'
+    assert told in (tmp_path / 'tables.md').read_text()
 
 
 def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):
@@ -142,7 +202,8 @@ def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):
         ({'learning_rates': 'a'}, 'must be positive numbers'),
         ({'learning_rates': ()}, 'must be positive numbers'),
         ({'rungs': 5}, 'must be a sequence'),
-        ({'contenders': (SGD, SGD)}, 'none twice'),
+        ({'contenders': (SGD, SGD)}, 'none may be there twice'),
+        ({'contenders': (POWERSIGN, 'g * exp(sign(m) * sign(g))')}, 'in whatever spelling'),
         ({'contenders': ('keras.No',)}, "keras.optimizers has no 'No'"),
         ({'contenders': (), 'promising': {'no rule': 0.5}}, 'no rule'),
         ({'learning_rates': (0.1, -1)}, 'Comparison.learning_rates'),
@@ -153,6 +214,8 @@ def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):
         ({'rungs': ((1, 4),)}, 'rates from 1 to 3'),
         ({'rungs': ((2, 1), (1, 1))}, 'epochs from 3 to 2'),
         ({'rungs': ((1, 1, 4),)}, 'contenders from 1 to 3'),
+        ({'rungs': ((1, 2), (2, 3))}, 'rates from 1 to 2'),
+        ({'rungs': ((True, 1),)}, 'must be epochs from 1'),
         ({'rungs': ('all',)}, 'must be epochs'),
         ({'rungs': (5,)}, 'must be epochs'),
     ],

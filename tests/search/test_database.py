@@ -49,16 +49,16 @@ def test_a_run_goes_on_on_another_machine_if_that_is_allowed_and_says_so(tmp_pat
         return closing(Database(tmp_path, 'x.sqlite', TABLES, {**there, **identity}, allow_mixed=allow_mixed))
 
     with go_on(True) as database:
-        assert database.mixed == {}
+        assert database.identity == there
     with pytest.raises(RunError, match='processor is "old" there and "new" here.*results of both: --allow_mixed'):
         go_on(False, processor='new')
     for _ in range(2):
         with go_on(True, processor='new') as database:
-            assert database.mixed == {OTHERS: [{'processor': 'new'}]}
+            assert database.identity == {**there, OTHERS: [{'processor': 'new'}]}
     with go_on(True, processor='newer', tensorflow='2') as database:
-        assert database.mixed == {OTHERS: [{'processor': 'new'}, {'processor': 'newer', 'tensorflow': '2'}]}
+        assert database.identity[OTHERS] == [{'processor': 'new'}, {'processor': 'newer', 'tensorflow': '2'}]
     with go_on(False) as database:  # the machine that began
-        assert len(database.mixed[OTHERS]) == 2
+        assert len(database.identity[OTHERS]) == 2
     with pytest.raises(RunError, match='a is 1 there and 2 here; processor is') as error:
         go_on(True, a=2, processor='new')
     assert '--allow_mixed' not in str(error.value)

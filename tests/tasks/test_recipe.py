@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from nos_tf.tasks.recipe import Curve, Trained
 from tests.tasks.linear import RECIPE, Linear
 
 
@@ -32,6 +33,13 @@ def test_the_identity_knows_all_but_the_length():
     assert RECIPE.identity() == dataclasses.replace(RECIPE, epochs=9).identity()
     assert RECIPE.identity() != dataclasses.replace(RECIPE, weight_decay=0.0).identity()
     assert RECIPE.identity()['Recipe.network'] == {'kind': 'Linear'}
+
+
+def test_until_an_epoch_nothing_of_later_is_known():
+    values = (0.5, 0.75, 0.1)
+    run = Trained(Curve(values, values, values), 9.0, True)
+    assert run.until(2) == Trained(Curve(*[values[:2]] * 3), 9.0, False)
+    assert run.until(3) == run.until(4) == run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,23 @@ def test_a_damaged_checkpoint_is_none(tmp_path):
     assert trainer.train(ADAM, 0.01, 0, 1).curve == first.curve
 
 
+def test_a_checkpoint_that_lacks_a_part_is_none(tmp_path):
+    trainer = RecipeTrainer(RECIPE, tmp_path)
+    first, path = trainer.train(ADAM, 0.01, 0, 2), trainer.checkpoint(ADAM, 0.01, 0)
+    with np.load(path) as file:
+        parts = {key: file[key] for key in file.files if key != 'diverged'}
+    np.savez(path, **parts)
+    assert trainer.train(ADAM, 0.01, 0, 2).curve == first.curve
+
+
+def test_a_checkpoint_of_another_recipe_is_none(tmp_path):
+    first = RecipeTrainer(RECIPE, tmp_path).train(ADAM, 0.01, 0, 1)
+    other = dataclasses.replace(RECIPE, weight_decay=5.0)
+    again = RecipeTrainer(other, tmp_path).train(ADAM, 0.01, 0, 1)
+    alone = RecipeTrainer(other, tmp_path / 'b').train(ADAM, 0.01, 0, 1)
+    assert again.curve == alone.curve != first.curve
+
+
 def test_one_that_diverges_ends_at_chance(tmp_path):
     trained = RecipeTrainer(dataclasses.replace(RECIPE, weight_decay=1e30), tmp_path).train('keras.SGD', 1e30, 0, 4)
     assert trained.diverged and trained.curve.epochs < 4

@@ -7,11 +7,13 @@ from contextlib import closing
 import pytest
 
 from gnmt import report
+from gnmt.places import OneAtATime
 from gnmt.recipe import Trained
 from gnmt.transfer import Transfer
 from nos_tf.search import RunError
-from nos_tf.search.evaluators import InProcess
+from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.training_run import Key, Training, TrainingStore, read_trainings
+from nos_tf.tasks import machine
 from tests.launch.gnmt.small import RECIPE, point, trained
 
 RATES = {'keras.Adam': (0.1, 0.2), 'others': (1.0, 2.0)}
@@ -22,6 +24,9 @@ class Pretends:
 
     def __init__(self):
         self.jobs, self.queue, self.fails_at = [], [], None
+
+    def machine(self):
+        return machine.identity()
 
     def start(self, course, _):
         self.started = True
@@ -105,6 +110,40 @@ def test_a_directory_of_another_model_or_vocabulary_is_refused(tmp_path):
         other.run(tmp_path)
 
 
+def test_another_machine_goes_on_where_that_is_allowed_and_the_page_says_so(tmp_path, monkeypatch):
+    short = dataclasses.replace(RECIPE, steps=2, evaluate_every=2)
+    arguments = {'rules': ('keras.Adam',), 'learning_rates': {'others': (0.1,)}, 'candidate_steps': 2}
+    Transfer(short, **arguments, evaluator=InProcess()).run(tmp_path)
+    here = machine.processor()
+    monkeypatch.setattr(machine, 'processor', lambda: 'another')
+    longer = Transfer(dataclasses.replace(short, steps=4), **arguments, evaluator=InProcess())
+    with pytest.raises(RunError, match='processor is .* there and "another" here.*--allow_mixed'):
+        longer.run(tmp_path)
+    (run,) = longer.run(tmp_path, allow_mixed=True)['keras.Adam']
+    assert [point.step for point in run.points] == [2, 4]  # from its checkpoint
+    page = report.write(tmp_path).read_text(encoding='utf-8')
+    assert f'Begun with processor = {here}, this was taken up on another machine, with processor = another' in page
+
+
+def test_trainings_of_a_pool_and_of_all_threads_do_not_mix(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, 'threads', lambda: 4)
+    assert InProcess().machine()['intra_op threads'] == ProcessPool().machine()['intra_op threads'] == 1
+    assert OneAtATime().machine()['intra_op threads'] == 4
+    assert OneAtATime(on_cluster=True).machine() == {**OneAtATime().machine(), 'OneAtATime.on_cluster': True}
+
+
+def test_a_run_that_has_gone_on_beyond_its_summary_is_not_drawn(tmp_path):
+    transfer().run(tmp_path)
+    broken = Transfer(
+        dataclasses.replace(RECIPE, steps=8), learning_rates=RATES, candidate_steps=2, evaluator=Pretends()
+    )
+    broken.evaluator.fails_at = 1
+    with pytest.raises(RunError, match='no more'):
+        broken.run(tmp_path)
+    with pytest.raises(RunError, match='goes on beyond the 6 steps of its summary.json, and has not finished'):
+        report.write(tmp_path)
+
+
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
@@ -171,7 +210,7 @@ def test_the_report_has_table_2_beside_ours(tmp_path):
     adam = next(line for line in table.splitlines() if line.startswith('| keras.Adam | 0.2'))
     cells = [cell.strip() for cell in adam.strip('|').split('|')]
     assert cells == [
-        *('keras.Adam', '0.2', '2', '2.00 ± 0.00', '1.67 ± 0.01', '20.5 ± 0.7', '2050.0 ± 70.7', '4.0 ± 0.0', '1'),
+        *('keras.Adam', '0.2*', '2', '2.00 ± 0.00', '1.67 ± 0.01', '20.5 ± 0.7', '2050.0 ± 70.7', '4.0 ± 0.0', '1'),
         *('1.49', '24.5'),
     ]
     assert 'BLEU by sacrebleu: s.' in table and '% was waiting for batches.' in table
