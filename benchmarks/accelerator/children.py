@@ -95,8 +95,7 @@ class Task:
 
     Args:
         train: all of it is used.
-        validation: chooses learning rates, and is the reward.
-        test: is only reported.
+        validation: chooses learning rates, and is the reward; a multiple of `EVALUATED` images.
         filters: of each convolution.
         batch_size: in examples.
         dtype: of activations and products.
@@ -104,7 +103,6 @@ class Task:
 
     train: tuple[np.ndarray, np.ndarray]
     validation: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
     filters: int = 16
     batch_size: int = 100
     dtype: Any = jnp.bfloat16
@@ -260,7 +258,7 @@ class Lab:
 
     def __init__(self, task: Task, models: int) -> None:
         self.task, self._side_by_side = task, models
-        parts = (task.train, task.validation, task.test)
+        parts = (task.train, task.validation)
         self._data = [(jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32)) for images, labels in parts]
         network = Network(task)
         step = jax.vmap(network.step, in_axes=(0, 0, None, None, None, None))
@@ -322,9 +320,9 @@ class Lab:
             trained.append(_rows(done, np.arange(count)))
         return jax.tree.map(lambda *x: jnp.concatenate(x), *trained)
 
-    def accuracy(self, state: State, part: int = 1) -> np.ndarray:
-        """Of each model, float [K]; part 1 is validation, 2 test."""
-        found = [np.asarray(self._accuracy(piece, self._data[part]))[:count] for _, piece, count in self._pieces(state)]
+    def accuracy(self, state: State) -> np.ndarray:
+        """Of each model on validation, float [K]."""
+        found = [np.asarray(self._accuracy(piece, self._data[1]))[:count] for _, piece, count in self._pieces(state)]
         return np.concatenate(found)
 
     def race(

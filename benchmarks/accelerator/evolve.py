@@ -11,11 +11,13 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from children import HAND_MADE, Lab, Optimizer, Task
+from pack import read_split
 
 from nos_tf.controller.evolution import EvolutionAgent
 from nos_tf.dsl.known import KNOWN_RULES
@@ -27,7 +29,7 @@ RATES = tuple(10.0**i for i in range(-5, 2))
 MODELS = 56  # side by side: seven rates of eight rules
 CHANCE = 0.1
 SPACE = SearchSpace(iterations=2, distinct_operands=True, no_final_addition=True, reuse_temporaries=True)
-BASELINES = (*HAND_MADE, 'g', *KNOWN_RULES)
+BASELINES = (*HAND_MADE, *KNOWN_RULES)
 
 
 class Regime(NamedTuple):
@@ -36,22 +38,15 @@ class Regime(NamedTuple):
     images: int
     filters: int
     rungs: tuple[tuple[int, int], ...]  # steps so far, rates that go on
+    validation: int = 5_000  # images
 
 
 REGIMES = {
-    'tiny': Regime(200, 2, ((1, 3), (2, 1))),  # to try it out
+    'tiny': Regime(200, 2, ((1, 3), (2, 1)), 100),  # to try it out
     'short': Regime(10_000, 16, ((100, 1), (500, 1))),  # that of gin/cifar10_reduced.gin
     'long': Regime(5_000, 16, ((50, 3), (250, 1), (1500, 1))),  # 30 epochs: long enough to learn by heart
     'half': Regime(20_000, 32, ((400, 3), (1500, 1), (6000, 1))),  # half of gin/convnet_reduced.gin
 }
-
-
-def read_split(path: Path, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images float32 [N, H, W, C] and labels int32 [N] of a file that `pack.py` wrote."""
-    with np.load(path) as file:
-        low, high = file['range']
-        pixels, labels = file[f'{part}_images'][:count], file[f'{part}_labels'][:count]
-    return (pixels / 255 * (high - low) + low).astype(np.float32), labels.astype(np.int32)
 
 
 class Judge:
@@ -61,8 +56,8 @@ class Judge:
         self._labs = []
         for name in regimes:
             regime = REGIMES[name]
-            validation, test = (read_split(images, part, 5_000) for part in ('validation', 'test'))
-            task = Task(read_split(images, 'train', regime.images), validation, test, filters=regime.filters)
+            train = read_split(images, 'train', regime.images)
+            task = Task(train, read_split(images, 'validation', regime.validation), filters=regime.filters)
             self._labs.append((Lab(task, MODELS), regime))
         self.found: dict[tuple[str, int], tuple[float, list[float], list[float]]] = {}
 
@@ -92,6 +87,8 @@ def search(
     mean: dict[str, float] = {}
     start, iteration = time.monotonic(), 0
     waiting = [choices for text in begin if (choices := _spelled(text)) is not None]
+    if begin:
+        print(f'{len(waiting)} of {len(begin)} rules to begin with are in the space', flush=True)
     while time.monotonic() - start < seconds:
         batch: list[tuple[int, ...]] = []
         programs: list[str] = []
@@ -118,12 +115,12 @@ def search(
 
 
 def _spelled(text: str) -> tuple[int, ...] | None:
-    """A rule as choices of the space; None if it is not in it."""
-    ids = UpdateRule.parse(text).canonical().padded_ids(SPACE.iterations)
-    try:
-        return SPACE.encode(UpdateRule.from_ids(ids))
-    except ValueError:
-        return None
+    """A rule as choices of the space; None if neither it nor its canonical form is in it."""
+    rule = UpdateRule.parse(text)
+    for spelling in (rule, rule.canonical()):
+        with suppress(ValueError):
+            return SPACE.encode(UpdateRule.from_ids(spelling.padded_ids(SPACE.iterations)))
+    return None
 
 
 def main() -> None:
@@ -159,8 +156,8 @@ def _save(arguments: argparse.Namespace, judge: Judge, again: Judge, seconds: fl
         'again': {name: REGIMES[name]._asdict() for name in arguments.again or arguments.task},
         'seeds': arguments.seeds,
         'seconds': seconds,
-        'rewards': [[*key, *value] for key, value in judge.found.items()],
-        'rewards again': [[*key, *value] for key, value in again.found.items()],
+        'rewards': [[*key, *value] for key, value in judge.found.items() if key[1] in arguments.seeds],
+        'rewards again': [[*key, *value] for key, value in again.found.items() if key[1] not in arguments.seeds],
     }
     arguments.output.write_text(json.dumps(content))
 

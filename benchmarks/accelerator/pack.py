@@ -13,6 +13,20 @@ from nos_tf.tasks.images import TfdsImages
 LEVELS = 255  # a byte a value: off by a 500th of the range at most
 
 
+def read_split(path: Path, part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first images float32 [N, H, W, C] and labels int32 [N] of a part: 'train', 'validation' or 'test'.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    with np.load(path) as file:
+        low, high = file['range']
+        pixels, labels = file[f'{part}_images'][:count], file[f'{part}_labels'][:count]
+    if len(labels) < count:
+        raise ValueError(f'{path} has {len(labels)} {part} images: {count} are wanted')
+    return (pixels / LEVELS * (high - low) + low).astype(np.float32), labels.astype(np.int32)
+
+
 def main() -> None:
     """Writes the images that `nos_tf.tasks` would train on, standardised."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

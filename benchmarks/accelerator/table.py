@@ -1,5 +1,8 @@
 """The best rules of `evolve.py` and the best optimizers made by hand, on seeds that the search has not seen.
 
+The images are those that chose, and the best of many rules on these seeds are flattered by them: an interval is of one
+row alone.
+
 python benchmarks/accelerator/table.py docs/results/search_cifar10_accelerator/long.json
 """
 
