@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -45,6 +46,7 @@ _INTERRUPTED_MESSAGE = 'interrupted: what was finished is saved, the same comman
 FAILED = 2
 TRY_AGAIN = 75  # as sysexits.h has it: whoever supervises this process begins it again
 MISTAKES = (RunError, OSError, sqlite3.Error)
+_IN_CALL = re.compile(r"\s*In call to configurable '([^']*)'[^\n]*", re.DOTALL)  # as gin adds it
 
 Root = TypeVar('Root')
 
@@ -146,9 +148,8 @@ def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
 
 def _in_one_place(error: Exception) -> str:
     """The message, with no more of what gin adds to it than the name of the configurable, if that is not in it."""
-    text, _, call = str(error).partition("\n  In call to configurable '")
-    name = call.partition("'")[0]
-    return text if name in text else f'{text} (in {name})'
+    text, *names = _IN_CALL.split(str(error))
+    return text if not names or names[0] in text else f'{text} (in {names[0]})'
 
 
 def main(run: Callable[[], None]) -> None:
@@ -169,7 +170,7 @@ def main(run: Callable[[], None]) -> None:
         if os.environ.get('NOS_TF_TRACEBACK'):
             raise
         code = TRY_AGAIN if isinstance(error, ClusterLostError) else FAILED
-        _leave(f'error: {" ".join(str(error).split())}', code)
+        _leave(f'error: {" ".join(_in_one_place(error).split())}', code)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -18,8 +18,9 @@ def draw() -> None:
     parser.add_argument(
         '--beside',
         nargs='+',
+        action='extend',
         type=Path,
-        default=(),
+        default=[],
         metavar='DIR',
         help='to be shown with a search: other searches, and comparisons of what was found',
     )

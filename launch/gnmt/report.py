@@ -14,9 +14,11 @@ from nos_tf.report.figures import png_of
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, write_page
 from nos_tf.report.paired_table import paired_section
+from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
 from nos_tf.search.training_run import Key, read_trainings
 
+LAUNCHER = 'launch/gnmt/train.py'
 PAPER = {'keras.Adam': (1.49, 24.5), 'powersign': (1.39, 25.0)}
 """Table 2: train perplexity and test BLEU, WMT 2014 English -> German with 8 layers."""
 
@@ -51,10 +53,9 @@ def write(run_dir: Path) -> Path:
         RunError: the run has no trainings, or has not finished.
     """
     done = read_trainings(run_dir, Trained)
-    try:
-        summary = json.loads((run_dir / 'summary.json').read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise RunError(f'{run_dir} has not finished: run launch/gnmt/train.py with this --run_dir first') from error
+    summary = read_summary(run_dir, LAUNCHER, 'best rates', 'seeds', 'candidates', 'candidate steps', 'recipe')
+    if summary is None:
+        raise RunError(f'{run_dir} has not finished: run {LAUNCHER} with this --run_dir first')
     runs = {
         rule: [done[Key(rule, rate, seed)] for seed in range(summary['seeds'])]
         for rule, rate in summary['best rates'].items()
@@ -62,8 +63,8 @@ def write(run_dir: Path) -> Path:
     steps = summary['recipe']['TranslationRecipe.steps']
     if any(trained.points[-1].step > steps for of_rule in runs.values() for trained in of_rule):
         raise RunError(
-            f'{run_dir} goes on beyond the {steps} steps of its summary.json, and has not finished: run '
-            'launch/gnmt/train.py with this --run_dir first'
+            f'{run_dir} goes on beyond the {steps} steps of its summary.json, and has not finished: run {LAUNCHER} '
+            'with this --run_dir first'
         )
     ranked = sorted(runs, key=lambda rule: np.mean([trained.least_perplexity(steps) for trained in runs[rule]]))
     scores = {rule: [trained.test_bleu or 0.0 for trained in runs[rule]] for rule in ranked}

@@ -5,7 +5,7 @@
 
 import ast
 import inspect
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 
 KERAS = 'keras.'
 _WITH = ' with '
+_NO_CONSTANTS = ('learning_rate', 'name', 'kwargs')  # of an optimizer of Keras
 _CONSTANTS = tuple(field.name for field in fields(RuleConstants))
 
 
@@ -66,8 +67,8 @@ class Contender:
         """For people: a known rule is spelled out."""
         name, constants = self._parts
         told = ', '.join(f'{key}={value:g}' for key, value in constants.items())
-        infix = KNOWN_RULES[name].infix if name in KNOWN_RULES else name
-        return f'{infix}{_WITH}{told}' if told else infix
+        spelled = f'{name}: {KNOWN_RULES[name].infix}' if name in KNOWN_RULES else name
+        return f'{spelled}{_WITH}{told}' if told else spelled
 
     def optimizer(
         self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, seed: int
@@ -76,13 +77,20 @@ class Contender:
         name, constants = self._parts
         try:
             if not name.startswith(KERAS):
-                unknown = constants.keys() - set(_CONSTANTS)
-                if unknown:
-                    raise ValueError(f'a rule has no {min(unknown)!r}: choose from {", ".join(_CONSTANTS)}')
+                _check_names('a rule', constants, _CONSTANTS)
                 return NOSOptimizer(UpdateRule.parse(name), learning_rate, seed=seed, **constants)
-            return _keras_class(name.removeprefix(KERAS))(learning_rate, **constants)
+            kind = _keras_class(name.removeprefix(KERAS))
+            _check_names(
+                name, constants, [key for key in inspect.signature(kind).parameters if key not in _NO_CONSTANTS]
+            )
+            return kind(learning_rate, **constants)
         except (TypeError, ValueError) as error:
             raise ValueError(f'optimizer {self.text!r}: {" ".join(str(error).split())}') from error
+
+
+def _check_names(whose: str, constants: Iterable[str], allowed: Sequence[str]) -> None:
+    if unknown := set(constants) - set(allowed):
+        raise ValueError(f'{whose} has no {min(unknown)!r}: choose from {", ".join(allowed)}')
 
 
 @cache
@@ -96,8 +104,11 @@ def _parsed(text: str, whole: str) -> dict[str, Any]:
         call = ast.parse(f'f({text})', mode='eval').body
         assert isinstance(call, ast.Call) and not call.args
         constants = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        assert len(constants) == len(call.keywords)
     except (AssertionError, SyntaxError, ValueError) as error:
-        raise ValueError(f'optimizer {whole!r}: after "with" comes name=number, ...; it is {text!r}') from error
+        raise ValueError(
+            f'optimizer {whole!r}: after "with" comes name=number, ..., each name once; it is {text!r}'
+        ) from error
     for name, value in constants.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f'optimizer {whole!r}: {name} = {value!r} is not a number')
@@ -108,7 +119,10 @@ def _keras_class(name: str) -> type[keras.optimizers.Optimizer]:
     classes = {
         key: value
         for key, value in vars(keras.optimizers).items()
-        if inspect.isclass(value) and issubclass(value, keras.optimizers.Optimizer) and key != 'Optimizer'
+        if inspect.isclass(value)
+        and issubclass(value, keras.optimizers.Optimizer)
+        and 'learning_rate' in inspect.signature(value).parameters  # not so one around others
+        and key != 'Optimizer'
     }
     if name not in classes:
         raise ValueError(f'keras.optimizers has no {name!r}: choose from {", ".join(sorted(classes))}')

@@ -19,21 +19,24 @@ from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, write_page
 from nos_tf.report.paired_table import paired_section
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
+from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
 from nos_tf.search.comparison import Standing, score, standings
 from nos_tf.search.training_run import Key, read_trainings
 from nos_tf.tasks.recipe import Trained
 
-DRAWN = 8  # optimizers, where those of the paper's figures are not all there
-SUMMARY = 'summary.json'
+DRAWN = 10  # optimizers, where those of the paper's figures are not all there
+LAUNCHER = 'launch/cifar10.py'
 
 
 class Drawn(NamedTuple):
     """A comparison as a reader sees it."""
 
     curves: bytes  # PNG, accuracy by epoch
+    caption: str
     accuracy: Section  # the main table
     paired: list[Section]  # found rules against those that have a name, if there are both
+    stages: list[Section]  # how well each foretells the next, if there are several
     others: list[Section]
 
 
@@ -48,10 +51,10 @@ def write(run_dir: Path) -> Path:
     """
     drawn = draw(run_dir)
     (run_dir / 'curves.png').write_bytes(drawn.curves)
-    sections = [drawn.accuracy, *drawn.paired, *drawn.others]
+    sections = [drawn.accuracy, *drawn.paired, *drawn.stages, *drawn.others]
     tables = '\n'.join(section.markdown() for section in sections[:-1])  # all but the configuration
     (run_dir / 'tables.md').write_text(tables, encoding='utf-8')
-    body = [image(drawn.curves, 'validation and test accuracy by epoch'), *(section.html() for section in sections)]
+    body = [image(drawn.curves, drawn.caption), *(section.html() for section in sections)]
     return write_page(run_dir, 'Comparison of optimizers', body)
 
 
@@ -62,24 +65,25 @@ def draw(run_dir: Path) -> Drawn:
         RunError: the run has no trainings, or has not finished.
     """
     done = read_trainings(run_dir, Trained)
-    try:
-        summary = json.loads((run_dir / SUMMARY).read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise RunError(
-            f'{run_dir} holds a comparison that has not finished: run launch/cifar10.py with this --run_dir first'
-        ) from error
+    summary = read_summary(run_dir, LAUNCHER, 'standings', 'stages', 'training_seconds', 'configuration')
+    if summary is None:
+        raise RunError(f'{run_dir} holds a comparison that has not finished: run {LAUNCHER} with this --run_dir first')
     epochs = summary['configuration']['Recipe.epochs']
     done = {key: trained.until(epochs) for key, trained in done.items()}  # one may have gone on in a longer comparison
     ranked = [_standing(done, *entry) for entry in summary['standings']]
-    curves = accuracy_curves(
-        {_legend(s): [trained.curve for trained in s.runs] for s in ranked if s.contender in _drawn(ranked)}
+    shown = [standing for standing in ranked if standing.contender in _drawn(ranked)]
+    curves = accuracy_curves({_legend(s): [trained.curve for trained in s.runs] for s in shown})
+    caption = (
+        f'validation and test accuracy by epoch of {len(shown)} of {len(ranked)} optimizers: the mean over seeds, and '
+        'shaded what lies between the least and the most'
     )
     tests = {standing.contender: [_four(trained)[3] for trained in standing.runs] for standing in ranked}
     paired = paired_section('test accuracy at best validation, in points', tests, 1)
     others = list(_tables(done, ranked, summary))
     settings = [[key, json.dumps(value)] for key, value in summary['configuration'].items()]
     others.append(Section('Configuration', '', ['name', 'value'], settings))
-    return Drawn(curves, _accuracies(ranked, summary), [paired] if paired else [], others)
+    accuracy = _accuracies(done, ranked, summary)
+    return Drawn(curves, caption, accuracy, [paired] if paired else [], list(_stages(summary)), others)
 
 
 def _table(title: str, says: str, head: list[str], rows: list[list[str]]) -> Section:
@@ -93,8 +97,11 @@ def _standing(done: Mapping[Key, Trained], contender: str, rate: float, seeds: i
 
 
 def _drawn(ranked: Sequence[Standing]) -> Sequence[str]:
+    """Those of the paper's figures, else the best; found rules come before those that have a name."""
     contenders = [standing.contender for standing in ranked]
-    return FIGURES_5_AND_7 if set(FIGURES_5_AND_7) <= set(contenders) else contenders[:DRAWN]
+    if set(FIGURES_5_AND_7) <= set(contenders):
+        return FIGURES_5_AND_7
+    return sorted(contenders, key=lambda text: Contender(text).is_known)[:DRAWN]
 
 
 def _legend(standing: Standing) -> str:
@@ -112,6 +119,11 @@ def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Ma
             ['optimizer', 'difference', 'learning rate', 'usual learning rate'],
             variants,
         )
+    first = configuration['Comparison.rungs'][0][0] if configuration['Comparison.rungs'] else epochs
+    yield _by_rate(done, configuration, first)
+
+
+def _stages(summary: Mapping[str, Any]) -> Iterator[Section]:
     stages = [[s['before'], s['after'], str(s['contenders']), f'{s["correlation"]:.2f}'] for s in summary['stages']]
     if stages:
         yield _table(
@@ -121,11 +133,9 @@ def _tables(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Ma
             ['stage', 'next', 'optimizers', 'correlation'],
             stages,
         )
-    first = configuration['Comparison.rungs'][0][0] if configuration['Comparison.rungs'] else epochs
-    yield _by_rate(done, configuration, first)
 
 
-def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Section:
+def _accuracies(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Section:
     """Table 1, with the paper's own numbers where it has any for this kind of network."""
     configuration = summary['configuration']
     paper = TABLE_1 if configuration['Recipe.network']['kind'] == 'WideResNet' else {}
@@ -144,12 +154,14 @@ def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Secti
                 *([''] * 4 if paper and standing.contender not in paper else ()),
             ]
         )
-    stopped = set(configuration['Comparison.contenders']) - {standing.contender for standing in ranked}
-    for text in sorted(stopped):
-        rows.append([Contender(text).label, 'stopped early', *[''] * (len(head) - 2 + 4 * bool(paper))])
+    at_the_end = {standing.contender for standing in ranked}
+    stopped = [text for text in configuration['Comparison.contenders'] if text not in at_the_end]
+    for text in stopped:
+        rows.append([*_until_stopped(done, text), *[''] * (1 + 4 * bool(paper))])
     says = (
-        f'In per cent, mean and standard deviation over seeds, after {configuration["Recipe.epochs"]} epochs at the '
-        'learning rate that validation has chosen; a training that diverged counts as chance. '
+        f'{_task(configuration)} In per cent, mean and standard deviation over seeds, after '
+        f'{configuration["Recipe.epochs"]} epochs at the learning rate that validation has chosen; a training that '
+        'diverged counts as chance. '
         f'All trainings took {summary["training_seconds"] / 3600:.1f} hours of one core. {EDGE}'
     )
     says = ' '.join((says, *warnings(configuration)))
@@ -164,6 +176,32 @@ def _accuracies(ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Secti
                 f'{len(both)} optimizers: {spearmanr(ours, theirs).statistic:.2f}.'
             )
     return _table('Accuracy', says, head, rows)
+
+
+def _task(configuration: Mapping[str, Any]) -> str:
+    """A sentence."""
+    network, images = (
+        f'{kind} ({", ".join(f"{name} = {value}" for name, value in constants.items())})'
+        for kind, constants in map(_parts, (configuration['Recipe.network'], configuration['Recipe.images']))
+    )
+    count = configuration['Recipe.train_examples'] or 'all'
+    return f'Trained: {network} on {images}, {count} images in batches of {configuration["Recipe.batch_size"]}.'
+
+
+def _parts(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    constants = {name: constant for name, constant in value.items() if name not in ('kind', 'seed')}
+    return value['kind'], {name: constant for name, constant in constants.items() if constant not in (None, False)}
+
+
+def _until_stopped(done: Mapping[Key, Trained], text: str) -> list[str]:
+    """The cells of a contender that did not come to the end, up to its best validation accuracy."""
+    ours = {key: trained for key, trained in done.items() if key.contender == text}
+    epochs = max(trained.curve.epochs for trained in ours.values())
+    as_long = {key: trained for key, trained in ours.items() if trained.curve.epochs == epochs}
+    (best,) = standings(as_long, epochs, 1)
+    reached = spread([_four(trained)[2] for trained in best.runs], 1)
+    stopped = f'stopped after {epochs} epochs'
+    return [Contender(text).label, f'{best.rate:g}', str(len(best.runs)), stopped, '', reached]
 
 
 def _four(trained: Trained) -> tuple[float, float, float, float]:

@@ -5,18 +5,22 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report import comparison_report, search_tables
 from nos_tf.report.figures import controller_curves, reward_curve
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, paragraph, write_page
+from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
 from nos_tf.search.display import score_cells
 from nos_tf.search.rescore import Score
 from nos_tf.search.store import Run, read_run
 from nos_tf.search.tally import Tally
 from nos_tf.search.training_run import kind_of
+
+KIND = 'Neural Optimizer Search'
 
 
 class _Picture(NamedTuple):
@@ -60,16 +64,18 @@ def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
     if png := controller_curves(run.updates):
         pictures.append(_Picture('controller', 'entropy and divergence of the controller', png))
     for name, drawn in compared.items():
-        pictures.append(_Picture(f'curves_{name}', f'validation and test accuracy by epoch: {name}', drawn.curves))
+        pictures.append(_Picture(f'curves_{name}', f'{name}: {drawn.caption}', drawn.curves))
     for picture in pictures:
         (run_dir / picture.file_name).write_bytes(picture.png)
-    says = [_in_words(summary), *warnings(run.configuration)]
+    says = [_in_words(summary), *_task(run.configuration), *warnings(run.configuration)]
     sections = list(_sections(run, summary, searches, compared))
-    text = [*says, *(f'![{p.says}]({p.file_name})' for p in pictures), *(part.markdown() for part in sections)]
+    title = f'{KIND}: {run_dir.resolve().name}'
+    links = [f'![{picture.says}]({quote(picture.file_name)})' for picture in pictures]
+    text = [f'# {title}', *says, *links, *(part.markdown() for part in sections)]
     (run_dir / 'report.md').write_text('\n\n'.join(text), encoding='utf-8')
     images = [image(picture.png, picture.says) for picture in pictures]
     body = [*map(paragraph, says), *images, *(part.html() for part in sections)]
-    return write_page(run_dir, 'Neural Optimizer Search', body)
+    return write_page(run_dir, KIND, body)
 
 
 def _sections(
@@ -82,8 +88,8 @@ def _sections(
         yield search_tables.searches_section(searches)
     for name, drawn in compared.items():
         yield dataclasses.replace(drawn.accuracy, title=f'Beside other optimizers: {name}')
-        for paired in drawn.paired:
-            yield dataclasses.replace(paired, title=f'{paired.title}: {name}')
+        for part in (*drawn.paired, *drawn.stages):
+            yield dataclasses.replace(part, title=f'{part.title}: {name}')
     yield search_tables.best_rules_section(run.rows)
     yield search_tables.known_rules_section(run.rows)
     yield search_tables.preferences_section(run.rows)
@@ -98,6 +104,8 @@ def _named(run_dirs: Sequence[Path]) -> dict[str, Path]:
     for path in run_dirs:
         name = path.resolve().name
         if name in named:
+            if named[name].resolve() == path.resolve():
+                raise RunError(f'{path} is given twice')
             raise RunError(f'{named[name]} and {path} are both called {name!r}: rename one, to tell them apart')
         named[name] = path
     return named
@@ -112,11 +120,9 @@ def _read(run_dir: Path) -> Run:
 
 def _summary(run_dir: Path, run: Run) -> dict[str, Any]:
     """That of the file, or, while the search is under way, what its children say."""
-    path = run_dir / 'summary.json'
-    if path.exists():
-        summary = json.loads(path.read_text(encoding='utf-8'))
-        if summary['children'] == len(run.rows):  # else it is from before the search was prolonged
-            return summary
+    summary = read_summary(run_dir, 'launch/search.py', 'children', 'configuration')
+    if summary and summary['children'] == len(run.rows):  # else it is from before the search was prolonged
+        return summary
     return {**Tally.of(run.rows).summary(), 'seconds': run.seconds}
 
 
@@ -131,6 +137,22 @@ def _in_words(summary: dict[str, Any]) -> str:
         f'{summary["window"]}) to {summary["mean_reward_last_100"]:.3f} (last {summary["window"]}). The highest '
         f'reward, {summary["best_reward"]:.3f}, was that of {rule.infix}. The search '
         f'{"took" if finished else "has taken"} {summary["seconds"]:.0f} s.'
+    )
+
+
+def _task(configuration: Mapping[str, Any]) -> Iterator[str]:
+    """What a reward is of, if children were trained."""
+    try:
+        images, network = configuration['Child.images'], configuration['Child.network']
+        rates, count = configuration['Child.learning_rates'], configuration['Child.train_examples']
+        epochs, sweep = configuration['Child.epochs'], configuration['Child.sweep_epochs']
+    except KeyError:
+        return
+    told = ', '.join(f'{name} = {value}' for name, value in images.items() if value is not None)
+    yield (
+        f'The task: a ConvNet with {network["filters"]} filters on {"all" if count is None else f"{count:,}"} training '
+        f'images ({told}), at each of {len(rates)} learning rates for {sweep} epoch{"s" * (sweep > 1)} and at the best '
+        f'one for {epochs} in all; the reward is the accuracy on validation images after the last.'
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,14 @@ class Database:
 
     def _prepare(self, tables: str, identity: Mapping[str, Any], allow_mixed: bool) -> None:
         given = json.loads(json.dumps(identity))
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            with self._transaction():
-                for statement in tables.split(';\n'):
-                    self._db.execute(statement)
-                self._db.executemany('INSERT INTO meta VALUES (?, ?)', [(k, json.dumps(v)) for k, v in given.items()])
+        there = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not there:
+            self._begin(tables.split(';\n'), given)
+            return
+        if 'meta' not in there:
+            raise RunError(f'{self.path} is a file of another program: move it away, or choose another --run_dir')
+        if not any(self._db.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in there - {'meta'}):
+            self._begin(['DELETE FROM meta'], given)  # what began it has left nothing, so it is nobody's
             return
         stored = read_identity(self._db)
         others = stored.pop(OTHERS, [])
@@ -67,6 +70,17 @@ class Database:
         if here not in others:
             with self._transaction():
                 self._db.execute('INSERT OR REPLACE INTO meta VALUES (?, ?)', (OTHERS, json.dumps([*others, here])))
+
+    def _begin(self, statements: Iterable[str], identity: Mapping[str, Any]) -> None:
+        if (summary := self.path.parent / 'summary.json').exists():
+            raise RunError(
+                f'{summary} tells of a finished run, but {self.path.name} is missing or empty: restore it, or choose '
+                'another --run_dir'
+            )
+        with self._transaction():
+            for statement in statements:
+                self._db.execute(statement)
+            self._db.executemany('INSERT INTO meta VALUES (?, ?)', [(k, json.dumps(v)) for k, v in identity.items()])
 
     @property
     def identity(self) -> dict[str, Any]:

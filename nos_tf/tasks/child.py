@@ -80,9 +80,12 @@ class Child:
             value = getattr(self, name)
             if isinstance(value, type) or not hasattr(value, verb):
                 raise ValueError(f'Child.{name} = {value!r}: write @Name(), with brackets')
-        rates = np.sort(np.atleast_1d(np.asarray(self.learning_rates, float)))
+        try:
+            rates = np.sort(np.atleast_1d(np.asarray(self.learning_rates, float)))
+        except (TypeError, ValueError):
+            rates = np.zeros(0)
         if not rates.size or not all(0 < rate < np.inf for rate in rates):
-            raise ValueError(f'Child.learning_rates = {self.learning_rates}: must be positive numbers, at least one')
+            raise ValueError(f'Child.learning_rates = {self.learning_rates!r}: must be positive numbers, at least one')
         object.__setattr__(self, 'learning_rates', tuple(rates.tolist()))
         for name in ('sweep_epochs', 'epochs', 'batch_size', 'train_examples'):
             value = getattr(self, name)
@@ -114,9 +117,12 @@ class Child:
 
 
 def _checked_rungs(rungs: Sequence[tuple[float, int]], rates: int) -> tuple[tuple[float, int], ...]:
+    if not isinstance(rungs, Sequence):
+        raise ValueError(f'Child.rungs = {rungs!r}: must be a sequence, such as ((0.25, 3),)')
     share, remaining = 0.0, rates
     for rung in rungs:
-        if not isinstance(rung, Sequence) or len(rung) != 2 or not (share < rung[0] < 1 and 1 <= rung[1] < remaining):
+        numbers = isinstance(rung, Sequence) and [isinstance(value, int | float) for value in rung] == [True, True]
+        if not numbers or not (share < rung[0] < 1 and 1 <= rung[1] < remaining):
             raise ValueError(
                 f'Child.rungs = {rungs!r}: {rung!r} must be a share of the sweep above {share:g} and below 1, and a '
                 f'number of learning rates from 1 to {remaining - 1}'

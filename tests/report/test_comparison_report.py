@@ -11,6 +11,7 @@ from nos_tf.tasks.recipe import Curve, Trained
 from tests.report.test_report import Page, fill
 
 SGD, ADAM, POWERSIGN = 'keras.SGD', 'keras.Adam', 'powersign'
+SPELLED = 'powersign: g * exp(sign(g) * sign(m))'
 FAST = 'powersign with beta_1=0.8'
 WILD, POOR = 'keras.RMSprop', 'signsgd'
 
@@ -53,7 +54,10 @@ def run_dir(tmp_path):
             'Comparison.learning_rates': [0.1, 1.0],
             'Comparison.rungs': [[1, 1, 5]],
             'Recipe.epochs': 3,
-            'Recipe.network': {'kind': network},
+            'Recipe.network': {'kind': network, 'depth': 16, 'bfloat16': False},
+            'Recipe.images': {'kind': 'TfdsImages', 'dataset': 'cifar10', 'side': None, 'seed': 0},
+            'Recipe.train_examples': None,
+            'Recipe.batch_size': 100,
         }
         summary = {'standings': STANDINGS, 'stages': STAGES, 'training_seconds': 3600 * 6.5}
         (tmp_path / 'summary.json').write_text(json.dumps(summary | {'configuration': configuration}))
@@ -72,10 +76,11 @@ def test_the_main_table_is_that_of_the_paper(run_dir):
     head = ['learning rate', 'seeds', 'final val', 'final test', 'best val', 'test at best val']
     assert rows['optimizer'] == [*head, *(f'paper: {name}' for name in head[2:])]
     paper = ['92.0', '91.8', '92.9', '91.9']
-    assert rows[SGD] == ['0.1', '2', '80.0 ± 14.1', '80.0 ± 7.1', '90.0 ± 0.0', '82.5 ± 3.5', *paper]
-    assert rows['g * exp(sign(g) * sign(m))'][:6] == ['1', '1', '95.0', '95.0', '95.0', '95.0']
-    assert rows[WILD][:6] == ['0.1 (diverged)', '1', '10.0', '10.0', '10.0', '10.0']
-    assert rows['sign(g)'] == ['stopped early', *[''] * 9]
+    assert rows[SGD] == ['0.1*', '2', '80.0 ± 14.1', '80.0 ± 7.1', '90.0 ± 0.0', '82.5 ± 3.5', *paper]
+    assert rows[SPELLED][:6] == ['1*', '1', '95.0', '95.0', '95.0', '95.0']
+    assert rows[WILD][:6] == ['0.1* (diverged)', '1', '10.0', '10.0', '10.0', '10.0']
+    assert rows['signsgd: sign(g)'] == ['1', '1', 'stopped after 1 epochs', '', '20.0', *[''] * 5]
+    assert 'WideResNet (depth = 16) on TfdsImages (dataset = cifar10), all images in batches of 100' in page.text
     assert 'over 4 optimizers: 1.00' in page.text and '6.5 hours' in page.text
 
 
@@ -85,14 +90,14 @@ def test_the_other_tables(run_dir):
     tables = (run_dir() / 'tables.md').read_text(encoding='utf-8').split('###')
     paired, variants, _, by_rate = tables[2:]
     # against SGD at two seeds; PowerSign has one, and is judged by those of Keras
-    assert '| g * exp(sign(g) * sign(m)) | +15.0 | +30.0 | +85.0 |' in paired
-    assert variants.splitlines()[-2] == '| g * exp(sign(g) * sign(m)) with beta_1=0.8 | -2.0 | 0.1 | 1 |'
+    assert f'| {SPELLED} | +15.0 | +30.0 | +85.0 |' in paired
+    assert variants.splitlines()[-2] == f'| {SPELLED} with beta_1=0.8 | -2.0 | 0.1 | 1 |'
     assert '| keras.RMSprop | 10.0 | 10.0 |' in by_rate and '| keras.SGD | 50.0 | 40.0 |' in by_rate
 
 
 def test_without_numbers_of_the_paper(run_dir):
     _, rows = rows_of(run_dir('ConvNet'))
-    assert len(rows[SGD]) == 6 and len(rows['sign(g)']) == 6
+    assert len(rows[SGD]) == 6 and len(rows['signsgd: sign(g)']) == 6
 
 
 def test_the_curves_are_in_the_page_and_beside_it(run_dir):
@@ -118,12 +123,17 @@ def test_the_report_of_a_search_shows_it_beside(run_dir, tmp_path_factory):
     name = finished.name
     assert f'Beside other optimizers: {name}' in page.text
     assert page.rows[page.rows.index(['optimizer', 'learning rate', 'seeds', *COLUMNS]) + 1][:2] == [
-        'g * exp(sign(g) * sign(m))',
-        '1',
+        SPELLED,
+        '1*',
     ]
     text = (search / 'report.md').read_text(encoding='utf-8')
     assert f'### Differences by seed: test accuracy at best validation, in points: {name}\n' in text
     assert f'](curves_{name}.png)' in text
     assert (search / f'curves_{name}.png').read_bytes() == comparison_report.draw(finished).curves
-    with pytest.raises(RunError, match='are both called .*: rename one, to tell them apart'):
+    assert '### How well each stage foretells the next' in text and text.startswith('# Neural Optimizer Search: ')
+    with pytest.raises(RunError, match=f'{search} is given twice'):
         report.write(search, [search])
+    other = tmp_path_factory.mktemp('other') / search.name
+    other.mkdir()
+    with pytest.raises(RunError, match='are both called .*: rename one, to tell them apart'):
+        report.write(search, [other])

@@ -166,7 +166,7 @@ def test_the_page_says_where_workers_may_have_differed(tmp_path, page):
 def test_the_page_says_where_a_search_was_taken_up(tmp_path, page):
     fill(tmp_path, configuration={**CONFIGURATION, OTHERS: [{'processor': 'B'}, {'processor': 'C', 'nos_tf': '2'}]})
     moved = Page(report.write(tmp_path).read_text(encoding='utf-8'))
-    told = 'taken up on another machine, with processor = B and processor = C, nos_tf = 2 (--allow_mixed)'
+    told = 'this was taken up on another machine, with processor = B and processor = C, nos_tf = 2 (--allow_mixed)'
     assert told in ' '.join(moved.text.split()) and 'another machine' not in page.text
 
 

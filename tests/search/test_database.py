@@ -36,10 +36,45 @@ def test_what_is_written_stays_and_an_error_undoes_all_of_a_transaction(tmp_path
 
 
 def test_one_identity_and_one_writer(tmp_path):
-    with open_database(tmp_path, a=1), pytest.raises(RunError, match='another process is running'):
+    with open_database(tmp_path, a=1) as database, pytest.raises(RunError, match='another process is running'):
+        add(database, 1)
         open_database(tmp_path, a=1)
     with pytest.raises(RunError, match='another configuration or version: a is 1 there and 2 here'):
         open_database(tmp_path, a=2)
+
+
+def add(database, number):
+    with database._transaction():
+        database._db.execute('INSERT INTO numbers VALUES (?)', (number,))
+
+
+def test_what_left_nothing_is_nobodys(tmp_path):
+    open_database(tmp_path, a=1, b=1).close()
+    with open_database(tmp_path, a=2) as database:
+        assert database.identity == {'a': 2}
+        add(database, 5)
+    with pytest.raises(RunError, match='a is 2 there and 1 here'):
+        open_database(tmp_path, a=1)
+
+
+@pytest.mark.parametrize('content', [None, b''])
+def test_a_finished_run_whose_file_is_gone_is_not_begun_anew(tmp_path, content):
+    (tmp_path / 'summary.json').write_text('{}')
+    if content is not None:
+        (tmp_path / 'x.sqlite').write_bytes(content)
+    with pytest.raises(
+        RunError, match='summary.json tells of a finished run, but x.sqlite is missing or empty: restore'
+    ):
+        open_database(tmp_path, a=1)
+
+
+def test_a_file_of_another_program_is_left_alone(tmp_path):
+    with closing(sqlite3.connect(tmp_path / 'x.sqlite')) as db, db:
+        db.execute('CREATE TABLE theirs (n INTEGER)')
+    with pytest.raises(RunError, match='x.sqlite is a file of another program: move it away'):
+        open_database(tmp_path, a=1)
+    with closing(sqlite3.connect(tmp_path / 'x.sqlite')) as db:
+        assert db.execute('SELECT name FROM sqlite_master').fetchall() == [('theirs',)]
 
 
 def test_a_run_goes_on_on_another_machine_if_that_is_allowed_and_says_so(tmp_path):
@@ -50,6 +85,7 @@ def test_a_run_goes_on_on_another_machine_if_that_is_allowed_and_says_so(tmp_pat
 
     with go_on(True) as database:
         assert database.identity == there
+        add(database, 1)
     with pytest.raises(RunError, match='processor is "old" there and "new" here.*results of both: --allow_mixed'):
         go_on(False, processor='new')
     for _ in range(2):

@@ -28,6 +28,7 @@ parse = UpdateRule.parse
     'arguments',
     [
         {'learning_rates': ()},
+        {'learning_rates': 'abc'},
         {'learning_rates': (0.1, -1.0)},
         {'learning_rates': (0.0,)},
         {'learning_rates': (float('nan'),)},
@@ -41,6 +42,8 @@ parse = UpdateRule.parse
         {'train_examples': 0},
         {'train_examples': 10.5},
         {'rungs': ((0.5,),)},
+        {'rungs': 3},
+        {'rungs': (('a', 2),)},
         {'rungs': (0.5, 2)},
         {'rungs': ((1.0, 2),)},
         {'rungs': ((0.0, 2),)},
