@@ -80,9 +80,8 @@ class Contender:
                 _check_names('a rule', constants, _CONSTANTS)
                 return NOSOptimizer(UpdateRule.parse(name), learning_rate, seed=seed, **constants)
             kind = _keras_class(name.removeprefix(KERAS))
-            _check_names(
-                name, constants, [key for key in inspect.signature(kind).parameters if key not in _NO_CONSTANTS]
-            )
+            parameters = inspect.signature(kind).parameters
+            _check_names(name, constants, [key for key in parameters if key not in _NO_CONSTANTS])
             return kind(learning_rate, **constants)
         except (TypeError, ValueError) as error:
             raise ValueError(f'optimizer {self.text!r}: {" ".join(str(error).split())}') from error
