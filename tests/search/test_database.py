@@ -36,9 +36,10 @@ def test_what_is_written_stays_and_an_error_undoes_all_of_a_transaction(tmp_path
 
 
 def test_one_identity_and_one_writer(tmp_path):
-    with open_database(tmp_path, a=1) as database, pytest.raises(RunError, match='another process is running'):
+    with open_database(tmp_path, a=1) as database:
         add(database, 1)
-        open_database(tmp_path, a=1)
+        with pytest.raises(RunError, match='another process is running'):
+            open_database(tmp_path, a=1)
     with pytest.raises(RunError, match='another configuration or version: a is 1 there and 2 here'):
         open_database(tmp_path, a=2)
 
