@@ -88,11 +88,12 @@ def test_the_other_tables(run_dir):
     _, rows = rows_of(run_dir())
     assert rows['1 epochs'] == ['3 epochs', '5', '0.38']
     tables = (run_dir() / 'tables.md').read_text(encoding='utf-8').split('###')
-    paired, variants, _, by_rate = tables[2:]
+    paired, _, variants, by_rate = tables[2:]
     # against SGD at two seeds; PowerSign has one, and is judged by those of Keras
     assert f'| {SPELLED} | +15.0 | +30.0 | +85.0 |' in paired
     assert variants.splitlines()[-2] == f'| {SPELLED} with beta_1=0.8 | -2.0 | 0.1 | 1 |'
-    assert '| keras.RMSprop | 10.0 | 10.0 |' in by_rate and '| keras.SGD | 50.0 | 40.0 |' in by_rate
+    assert '| keras.RMSprop | 30.0 | 10.0 |' in by_rate  # it diverged in the second epoch, or in the first
+    assert '| keras.SGD | 50.0 | 40.0 |' in by_rate
 
 
 def test_without_numbers_of_the_paper(run_dir):

@@ -50,7 +50,8 @@ def add(database, number):
 
 
 def test_what_left_nothing_is_nobodys(tmp_path):
-    open_database(tmp_path, a=1, b=1).close()
+    with open_database(tmp_path, a=1, b=1):
+        pass
     with open_database(tmp_path, a=2) as database:
         assert database.identity == {'a': 2}
         add(database, 5)

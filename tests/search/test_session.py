@@ -10,7 +10,7 @@ from nos_tf.search.flight import Flight
 from nos_tf.search.jobs import Job
 from nos_tf.search.schema import FILE_NAME
 from nos_tf.search.session import Session
-from nos_tf.tasks.child import Child
+from nos_tf.tasks.child import Child, Outcome
 from tests.scripted import Scripted
 
 SPACE = SearchSpace(operands=('g', 'm'), unaries=('x',), binaries=('+',))
@@ -80,6 +80,7 @@ def test_a_session_that_cannot_open_holds_nothing(tmp_path):
     late = Scripted()
     with pytest.raises(RunError, match='another process'):
         opened(tmp_path, late)
+    session.store.save_outcome(UpdateRule.parse('g'), 0, Outcome(0.5, 0.1, (), 1.0))
     session.close()
     with pytest.raises(RunError, match='Search.seed is 0 there and 1 here'):
         opened(tmp_path, late, identity={'Search.seed': 1})

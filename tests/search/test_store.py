@@ -14,7 +14,6 @@ import pytest
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
-from nos_tf.search import store as store_module
 from nos_tf.search.schema import FILE_NAME, Checkpoint, Row, StoredChild, Update
 from nos_tf.search.store import Store, read_results, read_run
 from nos_tf.tasks.child import Outcome
@@ -48,7 +47,7 @@ def one_line(error):
 def quick_timeout(monkeypatch):
     """Waits for a lock a moment instead of ten seconds."""
     connect = sqlite3.connect
-    monkeypatch.setattr(store_module.sqlite3, 'connect', lambda *a, **k: connect(*a, **{**k, 'timeout': 0.05}))
+    monkeypatch.setattr(sqlite3, 'connect', lambda *a, **k: connect(*a, **{**k, 'timeout': 0.05}))
 
 
 @pytest.fixture
@@ -248,7 +247,8 @@ def test_another_identity_is_refused_with_every_difference(filled):
 
 
 def test_many_and_long_differences_are_shortened(tmp_path):
-    Store(tmp_path, {f'key_{i:02}': 'x' * 500 for i in range(40)}, TASK).close()
+    with contextlib.closing(Store(tmp_path, {f'key_{i:02}': 'x' * 500 for i in range(40)}, TASK)) as store:
+        store.save_outcome(SGD, 0, GOOD)
     with pytest.raises(RunError) as error:
         Store(tmp_path, {f'key_{i:02}': 'y' * 500 for i in range(40)}, TASK)
     message = one_line(error)
