@@ -181,7 +181,8 @@ def test_help_tells_what_it_does_with_an_example(capsys: pytest.CaptureFixture) 
         ('TRPO.max_kl = -1', 'TRPO.max_kl = -1: must be > 0'),
         ('TRPO.batch_size = 0', 'TRPO.batch_size = 0'),
         ("ConvNet.filters = 'many'", 'ConvNet'),
-        ("Child.learning_rates = ('a',)", 'Child'),
+        ("Child.learning_rates = ('a',)", "Child.learning_rates = ('a',): must be positive numbers"),
+        ('Child.rungs = 3', 'Child.rungs = 3: must be a sequence'),
     ],
 )
 def test_an_unfit_binding_is_named(binding: str, says: str) -> None:
@@ -306,6 +307,13 @@ def leaving(error: BaseException) -> int:
     ('error', 'code', 'line'),
     [
         (RunError('one\n  line'), 2, 'error: one line'),
+        (
+            RunError(
+                "no run\n  In call to configurable 'best_of' (<f at 0x7>)\n  In call to configurable 'C' (<class>)"
+            ),
+            2,
+            'error: no run (in best_of)',
+        ),
         (sqlite3.OperationalError('database is locked'), 2, 'error: database is locked'),
         (FileNotFoundError(2, 'No such file', 'x'), 2, "error: [Errno 2] No such file: 'x'"),
         (BrokenPipeError(), 2, 'stopped, for nobody reads the output any more: the same command goes on from there'),
