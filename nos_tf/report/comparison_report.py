@@ -72,10 +72,12 @@ def draw(run_dir: Path) -> Drawn:
     done = {key: trained.until(epochs) for key, trained in done.items()}  # one may have gone on in a longer comparison
     ranked = [_standing(done, *entry) for entry in summary['standings']]
     shown = [standing for standing in ranked if standing.contender in _drawn(ranked)]
-    curves = accuracy_curves({_legend(s): [trained.curve for trained in s.runs] for s in shown})
+    named = [standing for standing in shown if Contender(standing.contender).is_known]
+    dashed = [_legend(standing) for standing in named] if len(named) < len(shown) else []
+    curves = accuracy_curves({_legend(s): [trained.curve for trained in s.runs] for s in shown}, dashed)
     caption = (
         f'validation and test accuracy by epoch of {len(shown)} of {len(ranked)} optimizers: the mean over seeds, and '
-        'shaded what lies between the least and the most'
+        f'shaded what lies between the least and the most{"; dashed those that have a name" if dashed else ""}'
     )
     tests = {standing.contender: [_four(trained)[3] for trained in standing.runs] for standing in ranked}
     paired = paired_section('test accuracy at best validation, in points', tests, 1)

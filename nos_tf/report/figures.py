@@ -1,7 +1,7 @@
 """Figures of a run, drawn from the rows of its store."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -79,11 +79,12 @@ def controller_curves(updates: Sequence[Update]) -> bytes | None:
     return png_of(figure)
 
 
-def accuracy_curves(runs: Mapping[str, Sequence[Curve]]) -> bytes:
+def accuracy_curves(runs: Mapping[str, Sequence[Curve]], dashed: Collection[str] = ()) -> bytes:
     """Validation and test accuracy by epoch, side by side (Figures 5 and 7 of the paper), as PNG.
 
     Args:
         runs: of each optimizer, one for each seed: their mean is drawn, and the range between them shaded.
+        dashed: those that are drawn so.
     """
     figure = Figure(figsize=(11, 5), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
@@ -91,7 +92,7 @@ def accuracy_curves(runs: Mapping[str, Sequence[Curve]]) -> bytes:
         for i, (label, curves) in enumerate(runs.items()):
             epochs = min(curve.epochs for curve in curves)
             values = np.array([getattr(curve, part)[:epochs] for curve in curves])
-            style = '-' if i < len(TAB_10) else '--'
+            style = '--' if label in dashed else '-' if i < len(TAB_10) else ':'
             colour = TAB_10[i % len(TAB_10)]
             x = np.arange(1, epochs + 1)
             axes.plot(x, values.mean(0), style, color=colour, linewidth=1.5, label=label if part == 'test' else None)

@@ -8,8 +8,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nos_tf.report.figures import controller_curves, moving_average, moving_band, reward_curve
+from nos_tf.report.figures import accuracy_curves, controller_curves, moving_average, moving_band, reward_curve
 from nos_tf.search.schema import Update
+from nos_tf.tasks.recipe import Curve
 from tests.rows import make_rows
 
 REWARDS = np.random.default_rng(0).uniform(0.1, 0.9, 250)
@@ -50,6 +51,22 @@ def test_the_curve_shows_children_best_average_and_the_best_baseline(figures):
     low, high = moving_band(REWARDS)
     vertices = {tuple(vertex) for vertex in band.get_paths()[0].vertices}
     assert {(x, y) for edge in (low, high) for x, y in zip(children, edge, strict=True)} <= vertices
+
+
+def test_accuracies_are_drawn_as_mean_and_range_and_some_are_dashed(figures):
+    def curve(*validation):
+        return Curve(validation, validation, tuple(value / 2 for value in validation))
+
+    accuracy_curves({'found': [curve(0.2, 0.6), curve(0.4, 0.8, 0.9)], 'named': [curve(0.5, 0.5)]}, dashed=['named'])
+    (figure,) = figures
+    validation, test = figure.axes
+    np.testing.assert_allclose(validation.lines[0].get_xydata(), [(1, 0.3), (2, 0.7)])
+    np.testing.assert_allclose(test.lines[0].get_ydata(), [0.15, 0.35])
+    assert {(1.0, 0.2), (1.0, 0.4), (2.0, 0.6), (2.0, 0.8)} <= {
+        tuple(vertex) for vertex in validation.collections[0].get_paths()[0].vertices
+    }
+    assert [line.get_linestyle() for line in test.lines] == ['-', '--']
+    assert [line.get_label() for line in test.lines] == ['found', 'named']
 
 
 def test_moving_band():
