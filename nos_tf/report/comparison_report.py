@@ -164,7 +164,7 @@ def _accuracies(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary
         f'{_task(configuration)} In per cent, mean and standard deviation over seeds, after '
         f'{configuration["Recipe.epochs"]} epochs at the learning rate that validation has chosen; a training that '
         'diverged counts as chance. '
-        f'All trainings took {summary["training_seconds"] / 3600:.1f} hours of one core. {EDGE}'
+        f'All trainings took {_duration(summary["training_seconds"])} of one core. {EDGE}'
     )
     says = ' '.join((says, *warnings(configuration)))
     if paper:
@@ -178,6 +178,10 @@ def _accuracies(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary
                 f'{len(both)} optimizers: {spearmanr(ours, theirs).statistic:.2f}.'
             )
     return _table('Accuracy', says, head, rows)
+
+
+def _duration(seconds: float) -> str:
+    return f'{seconds / 3600:.1f} hours' if seconds > 3600 else f'{seconds / 60:.1f} minutes'
 
 
 def _task(configuration: Mapping[str, Any]) -> str:
