@@ -32,16 +32,31 @@ def paired_section(of_what: str, scores: Mapping[str, Sequence[float]], digits: 
     named = [text for text in scores if text not in found]
     if not found or not named:
         return None
-    rows = [[Contender(text).label, *(_cell(scores[text], scores[other], digits) for other in named)] for text in found]
+    table = [[_difference(scores[text], scores[other]) for other in named] for text in found]
+    rows = [
+        [Contender(text).label, *(_cell(d, digits) for d in differences)]
+        for text, differences in zip(found, table, strict=True)
+    ]
     head = ['optimizer', *(Contender(other).label for other in named)]
-    title = f'Differences by seed: {of_what}'
-    return Section(title, f'{SAYS}The best of them is on the left.', head, rows, range(1, len(head)))
+    ahead, behind = (sum(sign * row[0].mean > row[0].half_width for row in table) for sign in (1, -1))
+    verdict = (
+        f'On the left is the best of the latter, {head[1]}: of {len(found)}, {ahead} {_are(ahead)} ahead of it by more '
+        f'than the interval, {behind} {_are(behind)} behind.'
+    )
+    return Section(f'Differences by seed: {of_what}', SAYS + verdict, head, rows, range(1, len(head)))
 
 
-def _cell(ours: Sequence[float], theirs: Sequence[float], digits: int) -> str:
+def _difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     pairs = min(len(ours), len(theirs))
-    difference = Difference.of(ours[:pairs], theirs[:pairs])
+    return Difference.of(ours[:pairs], theirs[:pairs])
+
+
+def _cell(difference: Difference, digits: int) -> str:
     cell = f'{difference.mean:+.{digits}f}'
-    if pairs > 1:
+    if not math.isnan(difference.half_width):
         cell += f' ± {difference.half_width:.{digits}f}'
     return cell if math.isnan(difference.p) else f'{cell} (p {difference.p:.2g})'
+
+
+def _are(count: int) -> str:
+    return 'is' if count == 1 else 'are'

@@ -12,6 +12,9 @@ def test_found_rules_are_judged_by_all_that_have_a_name():
     scores = {ADAM: [50.0, 51.0, 52.0], FOUND: [50.5, 51.5, 53.0], POWERSIGN: [49.0, 50.0]}
     section = paired_section('test accuracy', scores, 2)
     assert section.title == 'Differences by seed: test accuracy'
+    assert section.says.endswith(
+        'the best of the latter, keras.Adam: of 1, 0 are ahead of it by more than the interval, 0 are behind.'
+    )
     assert section.head == ['optimizer', 'keras.Adam', SPELLED]
     # differences .5, .5, 1: mean 2/3, standard error 1/6, Student's t 4.30265 at 2 degrees of freedom, p(t = 4) = .0572
     assert section.rows == [[FOUND, '+0.67 ± 0.72 (p 0.057)', '+1.50 ± 0.00']]
@@ -26,3 +29,9 @@ def test_where_all_have_a_name_those_of_keras_judge():
 @pytest.mark.parametrize('scores', [{ADAM: [1.0]}, {FOUND: [1.0]}, {FOUND: [1.0], 'm + m * exp(g)': [2.0]}, {}])
 def test_no_table_without_both(scores):
     assert paired_section('test accuracy', scores, 1) is None
+
+
+def test_the_verdict_is_on_the_best_that_has_a_name():
+    scores = {FOUND: [3.0, 4.0], 'm + m * exp(g)': [0.5, 0.75], 'm * exp(g) + g': [2.0]}  # one seed has no interval
+    section = paired_section('accuracy', {**scores, ADAM: [1.0, 2.0]}, 1)
+    assert 'keras.Adam: of 3, 1 is ahead of it by more than the interval, 0 are behind.' in section.says
