@@ -15,6 +15,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem aut
 div.table {{ overflow-x: auto; margin: 1rem 0 }}
 table {{ border-collapse: collapse }}
 th, td {{ padding: .25rem .75rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top }}
+td:first-child {{ white-space: nowrap }}
 td.number, th.number {{ text-align: right }}
 td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap }}
 tr.baseline {{ background: #f3f3f3 }}
