@@ -47,14 +47,13 @@ class Database:
 
     def _prepare(self, tables: str, identity: Mapping[str, Any], allow_mixed: bool) -> None:
         given = json.loads(json.dumps(identity))
-        there = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not there:
-            self._begin(tables.split(';\n'), given)
-            return
-        if 'meta' not in there:
+        query = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+        there = dict(self._db.execute(query).fetchall())
+        if there and there.get('meta') != 'table':
             raise RunError(f'{self.path} is a file of another program: move it away, or choose another --run_dir')
-        if not any(self._db.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in there - {'meta'}):
-            self._begin(['DELETE FROM meta'], given)  # what began it has left nothing, so it is nobody's
+        if not any(self._db.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in there.keys() - {'meta'}):
+            drop = [f'DROP {kind} "{name}"' for name, kind in there.items()]  # who began it has left nothing
+            self._begin([*drop, *tables.split(';\n')], given)
             return
         stored = read_identity(self._db)
         others = stored.pop(OTHERS, [])

@@ -52,9 +52,14 @@ def add(database, number):
 def test_what_left_nothing_is_nobodys(tmp_path):
     with open_database(tmp_path, a=1, b=1):
         pass
+    with closing(sqlite3.connect(tmp_path / 'x.sqlite')) as db, db:
+        db.execute('CREATE TABLE earlier (n INTEGER)')  # as of an earlier version
+        db.execute('CREATE VIEW seen AS SELECT n FROM earlier')
     with open_database(tmp_path, a=2) as database:
         assert database.identity == {'a': 2}
         add(database, 5)
+        names = {name for (name,) in database._db.execute("SELECT name FROM sqlite_master WHERE type != 'index'")}
+        assert names == {'meta', 'numbers'}
     with pytest.raises(RunError, match='a is 2 there and 1 here'):
         open_database(tmp_path, a=1)
 

@@ -59,7 +59,8 @@ def test_other_kinds_and_other_places_are_refused(tmp_path):
     assert kind_of(tmp_path) is None
     with pytest.raises(RunError, match=f'holds no {FILE_NAME}: no comparison has run there'):
         read_trainings(tmp_path, Trained)
-    TrainingStore(tmp_path, Trained, {'a': 1}).close()
+    with closing(TrainingStore(tmp_path, Trained, {'a': 1})) as store:
+        store.save(KEY, SHORT)
     assert kind_of(tmp_path) == 'nos_tf.tasks.recipe.Trained'
     for attempt in (lambda: read_trainings(tmp_path, Other), lambda: TrainingStore(tmp_path, Other, {'a': 1})):
         with pytest.raises(RunError, match=r'nos_tf\.tasks\.recipe\.Trained.*Other'):
