@@ -46,7 +46,7 @@ _INTERRUPTED_MESSAGE = 'interrupted: what was finished is saved, the same comman
 FAILED = 2
 TRY_AGAIN = 75  # as sysexits.h has it: whoever supervises this process begins it again
 MISTAKES = (RunError, OSError, sqlite3.Error)
-_IN_CALL = re.compile(r"\s*In call to configurable '([^']*)'[^\n]*", re.DOTALL)  # as gin adds it
+_IN_CALL = re.compile(r"\s*In call to configurable '([^']*)'[^\n]*")  # as gin adds it
 
 Root = TypeVar('Root')
 

@@ -266,6 +266,7 @@ class Lab:
 
         @functools.partial(jax.jit, donate_argnums=1)
         def train(models: Models, state: State, data: Any, order: Any, seed: Any, first: Any, end: Any) -> State:
+            """All steps from `first` to before `end`, in one compiled loop."""
             images, labels = data
 
             def one(i: Any, state: State) -> State:
@@ -275,6 +276,7 @@ class Lab:
 
         @jax.jit
         def accuracy(state: State, data: Any) -> Any:
+            """The share that each model classifies rightly, [K]; chance for one that is not finite."""
             images, labels = (part.reshape(-1, EVALUATED, *part.shape[1:]) for part in data)
 
             def one(i: Any, right: Any) -> Any:

@@ -71,7 +71,7 @@ class Comparison:
         rungs: (epochs, rates that go on, contenders that go on or None for all), in turn, before the whole length.
         seeds: of every training.
         final_seeds: of the better contenders at their best rate; those above `seeds` come in addition.
-        final_share: how many are the better ones, as a share.
+        final_share: how many are the better ones, as a share; rounded up.
         evaluator: whose processes train.
 
     Raises:
