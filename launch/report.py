@@ -10,6 +10,10 @@ from gnmt import report as translation_report
 from gnmt.recipe import Trained as Translator
 from nos_tf.report import comparison_report, report
 from nos_tf.search import training_run
+from nos_tf.tasks.recipe import Trained
+
+REPORTS = {training_run.name_of(Trained): comparison_report, training_run.name_of(Translator): translation_report}
+"""What draws comparisons, by the kind of their trainings."""
 
 
 def draw() -> None:
@@ -27,13 +31,12 @@ def draw() -> None:
     arguments = parser.parse_args()
     kind = training_run.kind_of(arguments.run_dir)
     if kind is None:
-        print(report.write(arguments.run_dir, arguments.beside))
+        drawers = {name: module.draw for name, module in REPORTS.items()}
+        print(report.write(arguments.run_dir, arguments.beside, drawers))
     elif arguments.beside:
         parser.error(f'argument --beside: {arguments.run_dir} holds a comparison itself, and no search')
-    elif kind == training_run.name_of(Translator):
-        print(translation_report.write(arguments.run_dir))
     else:
-        print(comparison_report.write(arguments.run_dir))
+        print(REPORTS.get(kind, comparison_report).write(arguments.run_dir))
 
 
 if __name__ == '__main__':

@@ -1,18 +1,18 @@
-"""Table 2 with our numbers, and curves: table.md, curves.png and report.html of a run."""
+"""Table 2 with our numbers, and curves: tables.md, curves.png and report.html of a run."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from gnmt.recipe import Trained
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.cells import EDGE, at_edge, spread
-from nos_tf.report.figures import png_of
+from nos_tf.report.drawn import Drawn, caption_of, dashed_in_figure, in_figure, write_drawn
+from nos_tf.report.figures import Panel, training_curves
 from nos_tf.report.mixed import warnings
-from nos_tf.report.page import Section, image, write_page
+from nos_tf.report.page import Section
 from nos_tf.report.paired_table import paired_section
 from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
@@ -44,10 +44,19 @@ SAYS = (
 
 
 def write(run_dir: Path) -> Path:
-    """Writes report.html, table.md and curves.png.
+    """Writes report.html, curves.png and tables.md.
 
     Returns:
         the path of the page.
+
+    Raises:
+        RunError: as `draw`.
+    """
+    return write_drawn(run_dir, 'Translation', draw(run_dir))
+
+
+def draw(run_dir: Path) -> Drawn:
+    """The curves and the tables of a comparison in translation.
 
     Raises:
         RunError: the run has no trainings, or has not finished.
@@ -67,16 +76,18 @@ def write(run_dir: Path) -> Path:
             'with this --run_dir first'
         )
     ranked = sorted(runs, key=lambda rule: np.mean([trained.least_perplexity(steps) for trained in runs[rule]]))
-    scores = {rule: [trained.test_bleu or 0.0 for trained in runs[rule]] for rule in ranked}
+    runs = {rule: runs[rule] for rule in ranked}
+    scores = {rule: [trained.test_bleu or 0.0 for trained in of_rule] for rule, of_rule in runs.items()}
     paired = paired_section('test BLEU', scores, 1)
-    sections = [_table_2(summary, runs), *([paired] if paired else []), _candidates(summary, done)]
-    picture = _curves(runs)
-    (run_dir / 'curves.png').write_bytes(picture)
-    (run_dir / 'table.md').write_text('\n'.join(section.markdown() for section in sections), encoding='utf-8')
+    shown = in_figure(ranked)
     settings = [[key, json.dumps(value)] for key, value in summary['recipe'].items()]
-    sections.append(Section('Configuration', '', ['name', 'value'], settings))
-    body = [image(picture, 'perplexity and BLEU by step'), *(section.html() for section in sections)]
-    return write_page(run_dir, 'Translation', body)
+    return Drawn(
+        _curves({rule: runs[rule] for rule in shown}),
+        caption_of('perplexity and BLEU by step', shown, ranked),
+        _table_2(summary, runs),
+        [paired] if paired else [],
+        [_candidates(summary, done), Section('Configuration', '', ['name', 'value'], settings)],
+    )
 
 
 def _table_2(summary: Mapping, runs: Mapping[str, Sequence[Trained]]) -> Section:
@@ -84,9 +95,19 @@ def _table_2(summary: Mapping, runs: Mapping[str, Sequence[Trained]]) -> Section
     everything = [trained for of_rule in runs.values() for trained in of_rule]
     signature = next((trained.signature for trained in everything if trained.signature), 'nothing was scored')
     waited = np.mean([point.waiting for trained in everything for point in trained.points])
-    says = f'{SAYS} BLEU by sacrebleu: {signature}. Of the time, {waited:.1%} was waiting for batches. {EDGE}'
-    says = ' '.join((says, *warnings(summary['recipe'])))
+    bleu = f'BLEU by sacrebleu: {signature}. Of the time, {waited:.1%} was waiting for batches.'
+    says = ' '.join((_task(summary['recipe']), SAYS, bleu, EDGE, *warnings(summary['recipe'])))
     return Section('Test BLEU, beside Table 2', says, HEAD, rows, range(1, len(HEAD)))
+
+
+def _task(recipe: Mapping) -> str:
+    """A sentence."""
+    layers, units, batch = recipe['Gnmt.layers'], recipe['Gnmt.units'], recipe['TranslationRecipe.batch_size']
+    corpus = recipe['TranslationRecipe.corpus'].strip('@()')
+    return (
+        f'Translation of {corpus} by a network as GNMT’s, {layers} + {layers} layers of {units}, after '
+        f'{recipe["TranslationRecipe.steps"]:,} updates of {batch} pairs.'
+    )
 
 
 def _row(rule: str, summary: Mapping, runs: Sequence[Trained]) -> list[str]:
@@ -120,17 +141,19 @@ def _candidates(summary: Mapping, done: Mapping[Key, Trained]) -> Section:
 
 def _curves(runs: Mapping[str, Sequence[Trained]]) -> bytes:
     """Perplexity in training and on validation, and BLEU on validation, by step."""
-    figure = Figure(figsize=(12, 4), layout='constrained')
-    axes = figure.subplots(1, 3)
-    names = 'train_perplexity', 'validation_perplexity', 'validation_bleu'
-    for axis, name in zip(axes, names, strict=True):
-        for number, (rule, trained) in enumerate(runs.items()):
-            for seed, run in enumerate(trained):
-                steps, values = zip(*((point.step, getattr(point, name)) for point in run.points), strict=True)
-                axis.plot(steps, values, color=f'C{number}', label=Contender(rule).label if not seed else None)
-        axis.set(title=name.replace('_', ' ').replace('bleu', 'BLEU'), xlabel='steps')
-        if name != 'validation_bleu':
-            axis.set_yscale('log')
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    return png_of(figure)
+    names = {'train_perplexity': 'log', 'validation_perplexity': 'log', 'validation_bleu': 'linear'}
+    panels = [
+        Panel(
+            name.replace('_', ' ').replace('bleu', 'BLEU'),
+            {
+                Contender(rule).label: [
+                    ([point.step for point in trained.points], [getattr(point, name) for point in trained.points])
+                    for trained in of_rule
+                ]
+                for rule, of_rule in runs.items()
+            },
+            scale,
+        )
+        for name, scale in names.items()
+    ]
+    return training_curves(panels, 'steps', [Contender(rule).label for rule in dashed_in_figure(list(runs))])

@@ -7,16 +7,17 @@ test accuracy where that was.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.cells import EDGE, at_edge, spread
-from nos_tf.report.figures import accuracy_curves
+from nos_tf.report.drawn import Drawn, caption_of, dashed_in_figure, in_figure, write_drawn
+from nos_tf.report.figures import Panel, training_curves
 from nos_tf.report.mixed import warnings
-from nos_tf.report.page import Section, image, write_page
+from nos_tf.report.page import Section
 from nos_tf.report.paired_table import paired_section
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.report.summary import read_summary
@@ -25,19 +26,7 @@ from nos_tf.search.comparison import Standing, score, standings
 from nos_tf.search.training_run import Key, read_trainings
 from nos_tf.tasks.recipe import Trained
 
-DRAWN = 10  # optimizers, where those of the paper's figures are not all there
 LAUNCHER = 'launch/cifar10.py'
-
-
-class Drawn(NamedTuple):
-    """A comparison as a reader sees it."""
-
-    curves: bytes  # PNG, accuracy by epoch
-    caption: str
-    accuracy: Section  # the main table
-    paired: list[Section]  # found rules against those that have a name, if there are both
-    stages: list[Section]  # how well each foretells the next, if there are several
-    others: list[Section]
 
 
 def write(run_dir: Path) -> Path:
@@ -49,17 +38,11 @@ def write(run_dir: Path) -> Path:
     Raises:
         RunError: as `draw`.
     """
-    drawn = draw(run_dir)
-    (run_dir / 'curves.png').write_bytes(drawn.curves)
-    sections = [drawn.accuracy, *drawn.paired, *drawn.stages, *drawn.others]
-    tables = '\n'.join(section.markdown() for section in sections[:-1])  # all but the configuration
-    (run_dir / 'tables.md').write_text(tables, encoding='utf-8')
-    body = [image(drawn.curves, drawn.caption), *(section.html() for section in sections)]
-    return write_page(run_dir, 'Comparison of optimizers', body)
+    return write_drawn(run_dir, 'Comparison of optimizers', draw(run_dir))
 
 
 def draw(run_dir: Path) -> Drawn:
-    """The curves and the tables of a comparison; the last table is its configuration.
+    """The curves and the tables of a comparison.
 
     Raises:
         RunError: the run has no trainings, or has not finished.
@@ -70,22 +53,39 @@ def draw(run_dir: Path) -> Drawn:
         raise RunError(f'{run_dir} holds a comparison that has not finished: run {LAUNCHER} with this --run_dir first')
     epochs = summary['configuration']['Recipe.epochs']
     done = {key: trained.until(epochs) for key, trained in done.items()}  # one may have gone on in a longer comparison
-    ranked = [_standing(done, *entry) for entry in summary['standings']]
-    shown = [standing for standing in ranked if standing.contender in _drawn(ranked)]
-    named = [standing for standing in shown if Contender(standing.contender).is_known]
-    dashed = [_legend(standing) for standing in named] if len(named) < len(shown) else []
-    curves = accuracy_curves({_legend(s): [trained.curve for trained in s.runs] for s in shown}, dashed)
-    caption = (
-        f'validation and test accuracy by epoch of {len(shown)} of {len(ranked)} optimizers: the mean over seeds, and '
-        f'shaded what lies between the least and the most{"; dashed those that have a name" if dashed else ""}'
-    )
-    tests = {standing.contender: [_four(trained)[3] for trained in standing.runs] for standing in ranked}
+    ranked = {standing.contender: standing for standing in (_standing(done, *e) for e in summary['standings'])}
+    shown = _drawn(list(ranked))
+    tests = {text: [_four(trained)[3] for trained in standing.runs] for text, standing in ranked.items()}
     paired = paired_section('test accuracy at best validation, in points', tests, 1)
-    others = list(_tables(done, ranked, summary))
     settings = [[key, json.dumps(value)] for key, value in summary['configuration'].items()]
-    others.append(Section('Configuration', '', ['name', 'value'], settings))
-    accuracy = _accuracies(done, ranked, summary)
-    return Drawn(curves, caption, accuracy, [paired] if paired else [], list(_stages(summary)), others)
+    in_order = list(ranked.values())
+    return Drawn(
+        _curves([ranked[text] for text in shown], [ranked[text] for text in dashed_in_figure(shown)]),
+        caption_of('validation and test accuracy by epoch', shown, list(ranked)),
+        _accuracies(done, in_order, summary),
+        [*([paired] if paired else []), *_stages(summary)],
+        [
+            *_tables(done, in_order, summary),
+            Section('Configuration', '', ['name', 'value'], settings),
+        ],
+    )
+
+
+def _curves(shown: Sequence[Standing], dashed: Sequence[Standing]) -> bytes:
+    """Validation and test accuracy by epoch."""
+    panels = [
+        Panel(
+            f'{part} accuracy',
+            {
+                _legend(standing): [
+                    (range(1, trained.curve.epochs + 1), getattr(trained.curve, part)) for trained in standing.runs
+                ]
+                for standing in shown
+            },
+        )
+        for part in ('validation', 'test')
+    ]
+    return training_curves(panels, 'epoch', [_legend(standing) for standing in dashed], share_y=True)
 
 
 def _table(title: str, says: str, head: list[str], rows: list[list[str]]) -> Section:
@@ -98,12 +98,9 @@ def _standing(done: Mapping[Key, Trained], contender: str, rate: float, seeds: i
     return Standing(contender, rate, tuple(runs[:seeds]))
 
 
-def _drawn(ranked: Sequence[Standing]) -> Sequence[str]:
-    """Those of the paper's figures, else the best; found rules come before those that have a name."""
-    contenders = [standing.contender for standing in ranked]
-    if set(FIGURES_5_AND_7) <= set(contenders):
-        return FIGURES_5_AND_7
-    return sorted(contenders, key=lambda text: Contender(text).is_known)[:DRAWN]
+def _drawn(ranked: Sequence[str]) -> Sequence[str]:
+    """Those of the paper's figures where they are all there, else the best."""
+    return FIGURES_5_AND_7 if set(FIGURES_5_AND_7) <= set(ranked) else in_figure(ranked)
 
 
 def _legend(standing: Standing) -> str:

@@ -2,13 +2,13 @@
 
 import io
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from nos_tf.search.schema import Row, Update
 from nos_tf.search.tally import WINDOW
-from nos_tf.tasks.recipe import Curve
 
 TAB_10 = tuple(f'C{i}' for i in range(10))
 
@@ -79,25 +79,37 @@ def controller_curves(updates: Sequence[Update]) -> bytes | None:
     return png_of(figure)
 
 
-def accuracy_curves(runs: Mapping[str, Sequence[Curve]], dashed: Collection[str] = ()) -> bytes:
-    """Validation and test accuracy by epoch, side by side (Figures 5 and 7 of the paper), as PNG.
+class Panel(NamedTuple):
+    """One of the parts of a figure of trainings, side by side."""
+
+    says: str  # what is drawn
+    runs: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]  # of each optimizer, x and y of each seed
+    scale: str = 'linear'
+
+
+def training_curves(
+    panels: Sequence[Panel], x_says: str, dashed: Collection[str] = (), *, share_y: bool = False
+) -> bytes:
+    """What became of trainings as they went on (Figures 5 and 7 of the paper), as PNG.
 
     Args:
-        runs: of each optimizer, one for each seed: their mean is drawn, and the range between them shaded.
-        dashed: those that are drawn so.
+        panels: of the same optimizers; of each the mean over seeds is drawn, as far as all of them went, and the range
+            between them shaded.
+        x_says: what x is.
+        dashed: the optimizers that are drawn so.
+        share_y: whether all panels have one y axis.
     """
     figure = Figure(figsize=(11, 5), layout='constrained')
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, part in zip(panels, ('validation', 'test'), strict=True):
-        for i, (label, curves) in enumerate(runs.items()):
-            epochs = min(curve.epochs for curve in curves)
-            values = np.array([getattr(curve, part)[:epochs] for curve in curves])
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False, sharey=share_y)[0], panels, strict=True):
+        for i, (label, runs) in enumerate(panel.runs.items()):
+            length = min(len(x) for x, _ in runs)
+            x, values = runs[0][0][:length], np.array([y[:length] for _, y in runs])
             style = '--' if label in dashed else '-' if i < len(TAB_10) else ':'
             colour = TAB_10[i % len(TAB_10)]
-            x = np.arange(1, epochs + 1)
-            axes.plot(x, values.mean(0), style, color=colour, linewidth=1.5, label=label if part == 'test' else None)
+            told = label if panel is panels[-1] else None
+            axes.plot(x, values.mean(0), style, color=colour, linewidth=1.5, label=told)
             axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
-        axes.set(xlabel='epoch', ylabel=f'{part} accuracy')
+        axes.set(xlabel=x_says, ylabel=panel.says, yscale=panel.scale)
         axes.grid(color='0.9')
         axes.spines[['top', 'right']].set_visible(False)
     figure.legend(loc='outside lower center', ncols=2, frameon=False)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report import comparison_report, search_tables
+from nos_tf.report.drawn import Drawn
 from nos_tf.report.figures import controller_curves, reward_curve
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, paragraph, write_page
@@ -18,9 +19,11 @@ from nos_tf.search.display import score_cells
 from nos_tf.search.rescore import Score
 from nos_tf.search.store import Run, read_run
 from nos_tf.search.tally import Tally
-from nos_tf.search.training_run import kind_of
+from nos_tf.search.training_run import kind_of, name_of
+from nos_tf.tasks.recipe import Trained
 
 KIND = 'Neural Optimizer Search'
+DRAWERS = {name_of(Trained): comparison_report.draw}
 
 
 class _Picture(NamedTuple):
@@ -33,7 +36,7 @@ class _Picture(NamedTuple):
         return f'{self.name}.png'
 
 
-def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
+def write(run_dir: Path, beside: Sequence[Path] = (), drawers: Mapping[str, Callable[[Path], Drawn]] = DRAWERS) -> Path:
     """Writes report.html, report.md and their figures from results.sqlite and, once there is one, summary.json.
 
     The figures are reward_curve.png, the learning curves of each comparison and, if the learner tells of either,
@@ -41,22 +44,23 @@ def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
 
     Args:
         run_dir: of the search.
-        beside: run directories of other searches, or where what it found was trained beside other optimizers
-            (launch/cifar10.py).
+        beside: run directories of other searches, or where what it found was trained beside other optimizers.
+        drawers: of each kind of training (`nos_tf.search.training_run.kind_of`), what draws a comparison of them.
 
     Returns:
         the path of the page.
 
     Raises:
-        RunError: the run has no results, one beside it has none, is a comparison that has not finished, or is called
-            the same.
+        RunError: the run has no results, one beside it has none, is a comparison that has not finished or of trainings
+            that nothing here draws, or is called the same.
     """
     named = _named([run_dir, *beside])
     run = _read(run_dir)
     ours, *_ = named
-    others = {name: _read(path) for name, path in named.items() if name != ours and kind_of(path) is None}
+    kinds = {name: kind_of(path) for name, path in named.items() if name != ours}
+    others = {name: _read(named[name]) for name, kind in kinds.items() if kind is None}
+    compared = {name: _draw(named[name], kind, drawers) for name, kind in kinds.items() if kind is not None}
     searches = {ours: run, **others}
-    compared = {name: comparison_report.draw(path) for name, path in named.items() if name not in searches}
     summary = _summary(run_dir, run)
     beside_it = {name: other.rows for name, other in others.items()}
     curve = reward_curve(run.rows, summary.get('baselines', {}), beside_it)
@@ -79,7 +83,7 @@ def write(run_dir: Path, beside: Sequence[Path] = ()) -> Path:
 
 
 def _sections(
-    run: Run, summary: dict[str, Any], searches: Mapping[str, Run], compared: Mapping[str, comparison_report.Drawn]
+    run: Run, summary: dict[str, Any], searches: Mapping[str, Run], compared: Mapping[str, Drawn]
 ) -> Iterator[Section]:
     """The tables, what matters most first."""
     if scores := [Score(**score) for score in summary.get('rescored', ())]:
@@ -87,8 +91,8 @@ def _sections(
     if len(searches) > 1:
         yield search_tables.searches_section(searches)
     for name, drawn in compared.items():
-        yield dataclasses.replace(drawn.accuracy, title=f'Beside other optimizers: {name}')
-        for part in (*drawn.paired, *drawn.stages):
+        yield dataclasses.replace(drawn.main, title=f'Beside other optimizers: {name}')
+        for part in drawn.telling:
             yield dataclasses.replace(part, title=f'{part.title}: {name}')
     yield search_tables.best_rules_section(run.rows)
     yield search_tables.known_rules_section(run.rows)
@@ -109,6 +113,12 @@ def _named(run_dirs: Sequence[Path]) -> dict[str, Path]:
             raise RunError(f'{named[name]} and {path} are both called {name!r}: rename one, to tell them apart')
         named[name] = path
     return named
+
+
+def _draw(run_dir: Path, kind: str, drawers: Mapping[str, Callable[[Path], Drawn]]) -> Drawn:
+    if kind not in drawers:
+        raise RunError(f'{run_dir} holds trainings of another kind: {kind}, not {" or ".join(drawers)}')
+    return drawers[kind](run_dir)
 
 
 def _read(run_dir: Path) -> Run:

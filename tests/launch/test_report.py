@@ -20,7 +20,7 @@ def test_it_prints_where_the_report_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     shown = []
-    monkeypatch.setattr(report, 'write', lambda run_dir, beside: (shown.extend(beside), run_dir / 'page')[1])
+    monkeypatch.setattr(report, 'write', lambda run_dir, beside, _: (shown.extend(beside), run_dir / 'page')[1])
     draw('--run_dir', str(tmp_path))
     draw('--run_dir', str(tmp_path), '--beside', 'one', 'two')
     assert capsys.readouterr().out == f'{tmp_path / "page"}\n' * 2

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from nos_tf.report import comparison_report, report
+from nos_tf.report.drawn import dashed_in_figure
 from nos_tf.search import RunError
-from nos_tf.search.comparison import Standing
 from nos_tf.search.training_run import Key, TrainingStore
 from nos_tf.tasks.recipe import Curve, Trained
 from tests.report.test_report import Page, fill
@@ -111,9 +111,10 @@ def test_the_curves_are_in_the_page_and_beside_it(run_dir):
 
 def test_found_rules_are_drawn_before_those_that_have_a_name():
     found = [f'm * exp({n}) + m' for n in ('v', 'g^2', 'gamma')]
-    ranked = [Standing(text, 0.1, ()) for text in (SGD, ADAM, *[f'keras.SGD with momentum=0.{n}' for n in range(1, 9)])]
-    drawn = comparison_report._drawn([*ranked, *(Standing(text, 0.1, ()) for text in found)])
-    assert drawn[:5] == [*found, SGD, ADAM] and len(drawn) == 10
+    named = [SGD, ADAM, *[f'keras.SGD with momentum=0.{n}' for n in range(1, 9)]]
+    shown = comparison_report._drawn([*named, *found])
+    assert shown[:5] == [*found, SGD, ADAM] and len(shown) == 10
+    assert dashed_in_figure(shown) == named[:7] and dashed_in_figure(named) == []
 
 
 def test_what_has_not_run_or_not_finished_is_refused(tmp_path):

@@ -8,9 +8,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nos_tf.report.figures import accuracy_curves, controller_curves, moving_average, moving_band, reward_curve
+from nos_tf.report.figures import (
+    Panel,
+    controller_curves,
+    moving_average,
+    moving_band,
+    reward_curve,
+    training_curves,
+)
 from nos_tf.search.schema import Update
-from nos_tf.tasks.recipe import Curve
 from tests.rows import make_rows
 
 REWARDS = np.random.default_rng(0).uniform(0.1, 0.9, 250)
@@ -53,20 +59,24 @@ def test_the_curve_shows_children_best_average_and_the_best_baseline(figures):
     assert {(x, y) for edge in (low, high) for x, y in zip(children, edge, strict=True)} <= vertices
 
 
-def test_accuracies_are_drawn_as_mean_and_range_and_some_are_dashed(figures):
-    def curve(*validation):
-        return Curve(validation, validation, tuple(value / 2 for value in validation))
-
-    accuracy_curves({'found': [curve(0.2, 0.6), curve(0.4, 0.8, 0.9)], 'named': [curve(0.5, 0.5)]}, dashed=['named'])
+def test_trainings_are_drawn_as_mean_and_range_and_some_are_dashed(figures):
+    validation = {'found': [((5, 6), (0.2, 0.6)), ((5, 6, 7), (0.4, 0.8, 0.9))], 'named': [((5, 6), (0.5, 0.5))]}
+    test = {name: [(x, [value / 2 for value in y]) for x, y in runs] for name, runs in validation.items()}
+    training_curves([Panel('validation', validation), Panel('test', test, 'log')], 'epoch', dashed=['named'])
     (figure,) = figures
-    validation, test = figure.axes
-    np.testing.assert_allclose(validation.lines[0].get_xydata(), [(1, 0.3), (2, 0.7)])
-    np.testing.assert_allclose(test.lines[0].get_ydata(), [0.15, 0.35])
-    assert {(1.0, 0.2), (1.0, 0.4), (2.0, 0.6), (2.0, 0.8)} <= {
-        tuple(vertex) for vertex in validation.collections[0].get_paths()[0].vertices
+    left, right = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_xydata(), [(5, 0.3), (6, 0.7)])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [0.15, 0.35])
+    assert {(5.0, 0.2), (5.0, 0.4), (6.0, 0.6), (6.0, 0.8)} <= {
+        tuple(vertex) for vertex in left.collections[0].get_paths()[0].vertices
     }
-    assert [line.get_linestyle() for line in test.lines] == ['-', '--']
-    assert [line.get_label() for line in test.lines] == ['found', 'named']
+    assert [line.get_linestyle() for line in right.lines] == ['-', '--']
+    assert [line.get_label() for line in right.lines] == ['found', 'named']
+    assert (left.get_yscale(), right.get_yscale()) == ('linear', 'log') and left.get_ylim() != right.get_ylim()
+    assert (left.get_ylabel(), right.get_xlabel()) == ('validation', 'epoch')
+    training_curves([Panel('validation', validation), Panel('test', test)], 'epoch', share_y=True)
+    left, right = figures[1].axes
+    assert left.get_ylim() == right.get_ylim()
 
 
 def test_moving_band():

@@ -10,11 +10,14 @@ from gnmt import report
 from gnmt.places import OneAtATime
 from gnmt.recipe import Trained
 from gnmt.transfer import Transfer
+from nos_tf.report import report as search_report
 from nos_tf.search import RunError
 from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.training_run import Key, Training, TrainingStore, read_trainings
 from nos_tf.tasks import machine
 from tests.launch.gnmt.small import RECIPE, point, trained
+from tests.launching import run_here
+from tests.report.test_report import fill
 
 RATES = {'keras.Adam': (0.1, 0.2), 'others': (1.0, 2.0)}
 
@@ -206,13 +209,14 @@ def test_the_report_has_table_2_beside_ours(tmp_path):
         report.write(tmp_path)
     transfer().run(tmp_path)
     page = report.write(tmp_path).read_text()
-    table = (tmp_path / 'table.md').read_text()
+    table = (tmp_path / 'tables.md').read_text()
     adam = next(line for line in table.splitlines() if line.startswith('| keras.Adam | 0.2'))
     cells = [cell.strip() for cell in adam.strip('|').split('|')]
     assert cells == [
         *('keras.Adam', '0.2*', '2', '2.00 ± 0.00', '1.67 ± 0.01', '20.5 ± 0.7', '2050.0 ± 70.7', '4.0 ± 0.0', '1'),
         *('1.49', '24.5'),
     ]
+    assert 'Translation of NumberWords by a network as GNMT’s, 2 + 2 layers of 16, after 6 updates of 25 pairs' in table
     assert 'BLEU by sacrebleu: s.' in table and '% was waiting for batches.' in table
     assert 'Differences by seed: test BLEU' in table and '| +0.0 ± 0.0 |' in table
     assert '| keras.Adam | 0.1 | 5.10 |' in table and 'sign(g)' in page
@@ -220,3 +224,17 @@ def test_the_report_has_table_2_beside_ours(tmp_path):
     (tmp_path / 'summary.json').unlink()
     with pytest.raises(RunError, match='has not finished'):
         report.write(tmp_path)
+
+
+def test_the_report_of_a_search_shows_it_beside(tmp_path):
+    search, translated = tmp_path / 'search', tmp_path / 'translated'
+    fill(search)
+    found = 'm * exp(v) + m'
+    transfer(rules=('keras.Adam', found)).run(translated)
+    run_here('report', 'draw', '--run_dir', str(search), '--beside', str(translated))
+    text = (search / 'report.md').read_text(encoding='utf-8')
+    assert '### Beside other optimizers: translated\n' in text and f'| {found} | 1* | 2 |' in text
+    assert '### Differences by seed: test BLEU: translated\n' in text and 'dashed those that have a name' in text
+    assert (search / 'curves_translated.png').read_bytes() == report.draw(translated).curves
+    with pytest.raises(RunError, match=r'trainings of another kind: gnmt.recipe.Trained, not nos_tf.tasks.recipe'):
+        search_report.write(search, [translated])
