@@ -100,7 +100,9 @@ def _standing(done: Mapping[Key, Trained], contender: str, rate: float, seeds: i
 
 def _drawn(ranked: Sequence[str]) -> Sequence[str]:
     """Those of the paper's figures where they are all there, else the best."""
-    return FIGURES_5_AND_7 if set(FIGURES_5_AND_7) <= set(ranked) else in_figure(ranked)
+    if set(FIGURES_5_AND_7) <= set(ranked):
+        return [text for text in ranked if text in FIGURES_5_AND_7]
+    return in_figure(ranked)
 
 
 def _legend(standing: Standing) -> str:

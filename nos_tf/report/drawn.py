@@ -33,8 +33,9 @@ def write_drawn(run_dir: Path, kind: str, drawn: Drawn) -> Path:
 
 
 def in_figure(ranked: Sequence[str]) -> list[str]:
-    """The optimizers that a figure has colours for: found rules before those that have a name, the best first."""
-    return sorted(ranked, key=lambda text: Contender(text).is_known)[: len(TAB_10)]
+    """The optimizers that a figure has colours for, in the same order: found rules, and the best that have a name."""
+    first = sorted(ranked, key=lambda text: Contender(text).is_known)[: len(TAB_10)]
+    return [text for text in ranked if text in first]
 
 
 def dashed_in_figure(shown: Sequence[str]) -> list[str]:
