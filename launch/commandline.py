@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import difflib
+import inspect
 import logging
 import os
 import re
@@ -46,6 +48,8 @@ _INTERRUPTED_MESSAGE = 'interrupted: what was finished is saved, the same comman
 FAILED = 2
 TRY_AGAIN = 75  # as sysexits.h has it: whoever supervises this process begins it again
 MISTAKES = (RunError, OSError, sqlite3.Error)
+_NO_CONFIGURABLE = re.compile(r"No configurable matching (?:reference )?'@?(?:[^']*/)?([\w.]+)")  # as gin says it
+_NO_PARAMETER = re.compile(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'")
 _IN_CALL = re.compile(r"\s*In call to configurable '([^']*)'[^\n]*")  # as gin adds it
 
 Root = TypeVar('Root')
@@ -139,11 +143,28 @@ def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
     except UnicodeError as error:
         raise RunError(f'cannot read the configuration, it is no text: {error}') from error
     except ValueError as error:
-        raise RunError(_in_one_place(error)) from error
+        raise RunError(_in_one_place(error) + _suggestion(str(error))) from error
     except (OSError, AttributeError, TypeError, RuntimeError) as error:
         raise RunError(f'cannot use the configuration: {_in_one_place(error)}') from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _suggestion(message: str) -> str:
+    """What may have been meant, where gin does not know a name; of the parameters all, if none is like it."""
+    registry = gin.config._REGISTRY  # gin has no other list
+    if found := _NO_CONFIGURABLE.search(message):
+        given = found[1]
+        names = [selector.rpartition('.')[2] for selector, _ in registry.items()]
+    elif found := _NO_PARAMETER.search(message):
+        given = found[2]
+        names = list(inspect.signature(registry.get_match(found[1]).wrapped).parameters)
+    else:
+        return ''
+    by_lower_case = {name.lower(): name for name in names}
+    if close := difflib.get_close_matches(given.lower(), by_lower_case, 1):
+        return f'; did you mean {by_lower_case[close[0]]!r}?'
+    return f'; it has {", ".join(names)}' if found.re is _NO_PARAMETER else ''
 
 
 def _in_one_place(error: Exception) -> str:

@@ -21,6 +21,7 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.search import RunError
+from nos_tf.search import funnel as _funnel  # noqa: F401
 from nos_tf.search.comparison import Comparison
 from nos_tf.search.loop import Search
 from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401  (gin files name what it registers)
@@ -170,8 +171,13 @@ def test_help_tells_what_it_does_with_an_example(capsys: pytest.CaptureFixture) 
     ('binding', 'says'),
     [
         ('Serch.children = 3', "No configurable matching 'Serch'"),
+        ('Serch.children = 3', "; did you mean 'Search'?"),
         ('Search.childre = 3', "doesn't have a parameter named 'childre'"),
+        ('Search.childre = 3', "; did you mean 'children'?"),
+        ('ProcessPool.speed = 3', '; it has workers, attempts'),
         ('Search.learner = @Trpo()', "No configurable matching reference '@Trpo()'"),
+        ('Search.learner = @Trpo()', "; did you mean 'TRPO'?"),
+        ('Search.learner = @here/RandomSerach()', "; did you mean 'RandomSearch'?"),
         ('Search.children', "expected ':' or '='"),
         ('TfdsImages.dataset = cifar10', "Failed to parse token 'cifar10'"),
         ("Search.children = 'many'", "Search.children = 'many': must be a whole number, at least 1"),
