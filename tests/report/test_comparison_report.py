@@ -5,7 +5,8 @@ import json
 import pytest
 
 from nos_tf.report import comparison_report, report
-from nos_tf.report.drawn import dashed_in_figure
+from nos_tf.report.drawn import in_figure
+from nos_tf.report.paper import FIGURES_5_AND_7
 from nos_tf.search import RunError
 from nos_tf.search.training_run import Key, TrainingStore
 from nos_tf.tasks.recipe import Curve, Trained
@@ -109,12 +110,10 @@ def test_the_curves_are_in_the_page_and_beside_it(run_dir):
     assert [value[:22] for _, name, value in page.attributes if name == 'src'] == ['data:image/png;base64,']
 
 
-def test_found_rules_have_a_colour_before_those_that_have_a_name():
-    found = [f'm * exp({n}) + m' for n in ('v', 'g^2', 'gamma')]
-    named = [SGD, ADAM, *[f'keras.SGD with momentum=0.{n}' for n in range(1, 9)]]
-    shown = comparison_report._drawn([*named, *found])
-    assert shown == [*named[:7], *found]  # as they were ranked
-    assert dashed_in_figure(shown) == named[:7] and dashed_in_figure(named) == []
+def test_where_the_optimizers_of_the_papers_figures_are_all_there_they_are_drawn():
+    ranked = ['keras.Adam with epsilon=0.1', *reversed(FIGURES_5_AND_7)]
+    assert comparison_report._drawn(ranked) == ranked[1:]  # as they were ranked
+    assert comparison_report._drawn(ranked[:-1]) == in_figure(ranked[:-1])
 
 
 def test_what_has_not_run_or_not_finished_is_refused(tmp_path):

@@ -7,9 +7,9 @@ FOUND = ['m * exp(v) + m', 'm * exp(gamma) + m']
 NAMED = [f'keras.SGD with momentum=0.{n}' for n in range(1, 10)] + ['keras.Adam']
 
 
-def test_found_rules_are_shown_first_and_told_from_those_that_have_a_name():
+def test_found_rules_have_a_colour_before_those_that_have_a_name_and_are_told_from_them():
     shown = in_figure([*NAMED, *FOUND])
-    assert shown == [*NAMED[:8], *FOUND]
+    assert shown == [*NAMED[:8], *FOUND]  # as they were ranked
     assert dashed_in_figure(shown) == NAMED[:8] and dashed_in_figure(NAMED) == []
     assert 'dashed' in caption_of('x', shown, shown) and 'dashed' not in caption_of('x', NAMED, NAMED)
 

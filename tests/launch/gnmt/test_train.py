@@ -43,7 +43,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(tmp_path):
     checkpoints = tmp_path / 'run/checkpoints'
     assert wait_until(lambda: len(list(checkpoints.glob('*.npz'))) == 1 or process.poll() is not None, 100)
     process.send_signal(signal.SIGINT)
-    code, _out, err = launching.finish(process)
+    code, _, err = launching.finish(process)
     assert code == 130, err
     assert err.endswith('the same command goes on from there\n')
     code, rest, err = launching.finish(begin(tmp_path / 'run', *short, flags=('--rules', 'powersign')))
