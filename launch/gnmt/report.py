@@ -13,7 +13,7 @@ from nos_tf.report.drawn import Drawn, caption_of, dashed_in_figure, in_figure, 
 from nos_tf.report.figures import Panel, training_curves
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section
-from nos_tf.report.paired_table import paired_section
+from nos_tf.report.paired_table import Scores
 from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
 from nos_tf.search.training_run import Key, read_trainings
@@ -78,14 +78,14 @@ def draw(run_dir: Path) -> Drawn:
     ranked = sorted(runs, key=lambda rule: np.mean([trained.least_perplexity(steps) for trained in runs[rule]]))
     runs = {rule: runs[rule] for rule in ranked}
     scores = {rule: [trained.test_bleu or 0.0 for trained in of_rule] for rule, of_rule in runs.items()}
-    paired = paired_section('test BLEU', scores, 1)
     shown = in_figure(ranked)
     settings = [[key, json.dumps(value)] for key, value in summary['recipe'].items()]
     return Drawn(
         _curves({rule: runs[rule] for rule in shown}),
         caption_of('perplexity and BLEU by step', shown, ranked),
+        Scores('test BLEU', scores),
         _table_2(summary, runs),
-        [paired] if paired else [],
+        [],
         [_candidates(summary, done), Section('Configuration', '', ['name', 'value'], settings)],
     )
 

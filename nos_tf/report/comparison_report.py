@@ -18,7 +18,7 @@ from nos_tf.report.drawn import Drawn, caption_of, dashed_in_figure, in_figure, 
 from nos_tf.report.figures import Panel, training_curves
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section
-from nos_tf.report.paired_table import paired_section
+from nos_tf.report.paired_table import Scores
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
@@ -56,14 +56,14 @@ def draw(run_dir: Path) -> Drawn:
     ranked = {standing.contender: standing for standing in (_standing(done, *e) for e in summary['standings'])}
     shown = _drawn(list(ranked))
     tests = {text: [_four(trained)[3] for trained in standing.runs] for text, standing in ranked.items()}
-    paired = paired_section('test accuracy at best validation, in points', tests, 1)
     settings = [[key, json.dumps(value)] for key, value in summary['configuration'].items()]
     in_order = list(ranked.values())
     return Drawn(
         _curves([ranked[text] for text in shown], [ranked[text] for text in dashed_in_figure(shown)]),
         caption_of('validation and test accuracy by epoch', shown, list(ranked)),
+        Scores('test accuracy at best validation, in points', tests),
         _accuracies(done, in_order, summary),
-        [*([paired] if paired else []), *_stages(summary)],
+        list(_stages(summary)),
         [
             *_tables(done, in_order, summary),
             Section('Configuration', '', ['name', 'value'], settings),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import TAB_10
 from nos_tf.report.page import Section, image, write_page
+from nos_tf.report.paired_table import Scores, paired_section
 
 
 class Drawn(NamedTuple):
@@ -17,14 +18,21 @@ class Drawn(NamedTuple):
 
     curves: bytes  # PNG
     caption: str
+    scores: Scores
     main: Section  # of all optimizers, the best first
-    telling: Sequence[Section]  # what else the report of a search shows
+    stages: Sequence[Section]  # how well each foretells the next, if there are any
     others: Sequence[Section]  # the last is the configuration
+
+    @property
+    def beside_main(self) -> list[Section]:
+        """What the report of a search shows too: the differences by seed, and the stages."""
+        paired = paired_section(self.scores)
+        return [*([paired] if paired else []), *self.stages]
 
 
 def write_drawn(run_dir: Path, kind: str, drawn: Drawn) -> Path:
     """Writes report.html, curves.png and, without the configuration, tables.md; returns the path of the page."""
-    sections = [drawn.main, *drawn.telling, *drawn.others]
+    sections = [drawn.main, *drawn.beside_main, *drawn.others]
     (run_dir / 'curves.png').write_bytes(drawn.curves)
     tables = '\n'.join(section.markdown() for section in sections[:-1])
     (run_dir / 'tables.md').write_text(tables, encoding='utf-8')

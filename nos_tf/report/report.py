@@ -13,6 +13,7 @@ from nos_tf.report.drawn import Drawn
 from nos_tf.report.figures import controller_curves, reward_curve
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, paragraph, write_page
+from nos_tf.report.paired_table import overview_section
 from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
 from nos_tf.search.display import score_cells
@@ -86,13 +87,15 @@ def _sections(
     run: Run, summary: dict[str, Any], searches: Mapping[str, Run], compared: Mapping[str, Drawn]
 ) -> Iterator[Section]:
     """The tables, what matters most first."""
+    if overview := overview_section({name: drawn.scores for name, drawn in compared.items()}):
+        yield overview
     if scores := [Score(**score) for score in summary.get('rescored', ())]:
         yield _scores(scores)
     if len(searches) > 1:
         yield search_tables.searches_section(searches)
     for name, drawn in compared.items():
         yield dataclasses.replace(drawn.main, title=f'Beside other optimizers: {name}')
-        for part in drawn.telling:
+        for part in drawn.beside_main:
             yield dataclasses.replace(part, title=f'{part.title}: {name}')
     yield search_tables.best_rules_section(run.rows)
     yield search_tables.known_rules_section(run.rows)
