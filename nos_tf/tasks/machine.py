@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -9,6 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from nos_tf.version import __version__
+
+CPUS = Path('/proc/cpuinfo')
+VECTORS = ('amx_bf16', 'avx512_fp16', 'avx512_bf16', 'avx512_vnni', 'avx512f', 'avx2', 'avx', 'sve2', 'sve', 'asimd')
+"""Instructions by which libraries choose kernels, the best first, as Linux calls them: of x86, then of ARM."""
 
 
 def use_one_cpu_thread() -> None:
@@ -34,13 +39,19 @@ def use_one_cpu_thread() -> None:
 
 
 def processor() -> str:
-    """The kind of CPU: another one may round differently."""
+    """The kind of CPU, and its best vector instructions: another one may round differently.
+
+    A virtual machine may give one name to CPUs that differ in their instructions, by which kernels are chosen.
+    """
     try:
-        with open('/proc/cpuinfo', encoding='utf-8') as file:
-            names = {line.split(':', 1)[1].strip() for line in file if line.startswith('model name')}
+        lines = [line.partition(':')[::2] for line in CPUS.read_text(encoding='utf-8').splitlines()]
     except OSError:
-        names = set()
-    return ', '.join(sorted(names)) or platform.processor() or platform.machine()
+        lines = []
+    names = {value.strip() for name, value in lines if name.strip() == 'model name'}
+    name = ', '.join(sorted(names)) or platform.processor() or platform.machine()
+    flags = {flag for name, value in lines if name.strip() in ('flags', 'Features') for flag in value.split()}
+    best = next((vectors for vectors in VECTORS if vectors in flags), None)
+    return f'{name} with {best}' if best else name
 
 
 def threads() -> int:
