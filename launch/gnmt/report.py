@@ -62,11 +62,11 @@ def draw(run_dir: Path) -> Drawn:
         RunError: the run has no trainings, or has not finished.
     """
     done = read_trainings(run_dir, Trained)
-    summary = read_summary(run_dir, LAUNCHER, 'best rates', 'seeds', 'candidates', 'candidate steps', 'recipe')
+    summary = read_summary(run_dir, LAUNCHER, 'best rates', 'seeds of each', 'candidates', 'candidate steps', 'recipe')
     if summary is None:
         raise RunError(f'{run_dir} has not finished: run {LAUNCHER} with this --run_dir first')
     runs = {
-        rule: [done[Key(rule, rate, seed)] for seed in range(summary['seeds'])]
+        rule: [done[Key(rule, rate, seed)] for seed in range(summary['seeds of each'][rule])]
         for rule, rate in summary['best rates'].items()
     }
     steps = summary['recipe']['TranslationRecipe.steps']

@@ -30,7 +30,8 @@ class Transfer:
         rules: optimizers as text (`nos_tf.optimizers.contender`).
         learning_rates: the candidates of each optimizer, by its text; those of all that are not named by 'others'.
         candidate_steps: after which validation perplexity chooses; the training that is best goes on from there.
-        seeds: of the trainings at the best rate; the first one chooses.
+        seeds: how many trainings at the best rate; the first one chooses. A number, or one for each optimizer as for
+            `learning_rates`.
         evaluator: where they train: @ProcessPool() or @OneAtATime().
 
     Raises:
@@ -41,7 +42,7 @@ class Transfer:
     rules: Sequence[str] = ('keras.Adam', 'powersign')
     learning_rates: Mapping[str, Sequence[float]] = gin.REQUIRED
     candidate_steps: int = 1_000
-    seeds: int = 1
+    seeds: int | Mapping[str, int] = 1
     evaluator: Any = field(default_factory=ProcessPool)
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Transfer:
             value = getattr(self, name)
             if isinstance(value, type) or not hasattr(value, verb):
                 raise ValueError(f'Transfer.{name} = {value!r}: write @Name(), with brackets')
-        check_counts(self, 'candidate_steps', 'seeds')
+        check_counts(self, 'candidate_steps')
         if self.candidate_steps > self.recipe.steps:
             raise ValueError(
                 f'Transfer.candidate_steps = {self.candidate_steps}: a whole training has only {self.recipe.steps}'
@@ -64,6 +65,12 @@ class Transfer:
             Contender(rule)
         self.rules = rules
         self._check_rates()
+        for rule in rules:
+            if isinstance(count := self.seeds_of(rule), bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(
+                    f'Transfer.seeds = {self.seeds!r}: must be a whole number, at least 1, or as '
+                    f"{{'powersign': 1, '{OTHERS}': 3}}; that of {rule!r} is {count!r}"
+                )
 
     def _check_rates(self) -> None:
         given = self.learning_rates
@@ -88,6 +95,10 @@ class Transfer:
         """The candidates of an optimizer."""
         rates: Any = self.learning_rates.get(rule, self.learning_rates.get(OTHERS, ()))
         return tuple(rates) if isinstance(rates, list | tuple) else (rates,)
+
+    def seeds_of(self, rule: str) -> Any:
+        """How many trainings an optimizer gets at its best rate."""
+        return self.seeds.get(rule, self.seeds.get(OTHERS)) if isinstance(self.seeds, Mapping) else self.seeds
 
     def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> dict[str, list[Trained]]:
         """Trains what is not on file yet; leaves summary.json and config.gin beside the trainings.
@@ -119,11 +130,17 @@ class Transfer:
                     )
             found = trainings.run(candidates, self._is_done)
             best = {rule: self._best_rate(rule, found) for rule in self.rules}
-            jobs = [Training(rule, best[rule], seed, recipe.steps) for seed in range(self.seeds) for rule in self.rules]
+            seeds = {rule: self.seeds_of(rule) for rule in self.rules}
+            jobs = [
+                Training(rule, best[rule], seed, recipe.steps)
+                for seed in range(max(seeds.values()))
+                for rule in self.rules
+                if seed < seeds[rule]
+            ]
             done = trainings.run(jobs, self._is_done)
             summary = {
                 'best rates': best,
-                'seeds': self.seeds,
+                'seeds of each': seeds,
                 'candidates': {rule: self.rates_of(rule) for rule in self.rules},
                 'candidate steps': self.candidate_steps,
                 'recipe': {'TranslationRecipe.steps': recipe.steps, **trainings.identity},

@@ -69,6 +69,15 @@ def test_validation_chooses_and_the_best_rate_gets_the_seeds(tmp_path):
     assert json.loads((tmp_path / 'summary.json').read_text())['best rates'] == {'keras.Adam': 0.2, 'powersign': 1.0}
 
 
+def test_some_may_have_fewer_seeds(tmp_path):
+    result = transfer(seeds={'powersign': 1, 'others': 3}).run(tmp_path)
+    assert {rule: len(runs) for rule, runs in result.items()} == {'keras.Adam': 3, 'powersign': 1}
+    report.write(tmp_path)
+    table = (tmp_path / 'tables.md').read_text()
+    assert '| powersign: g * exp(sign(g) * sign(m)) | 1* | 1 | 2.00 | 1.67 | 20.0 |' in table
+    assert '| powersign: g * exp(sign(g) * sign(m)) | +0.0 |' in table  # a single pair has no interval
+
+
 def test_what_is_on_file_is_not_trained_again(tmp_path):
     broken = transfer()
     broken.evaluator.fails_at = 5
@@ -162,7 +171,9 @@ def test_a_run_that_has_gone_on_beyond_its_summary_is_not_drawn(tmp_path):
         ({'learning_rates': {'others': (0.3, 0.3)}}, 'none may be there twice'),
         ({'rules': ('keras.Adams',)}, "keras.optimizers has no 'Adams'"),
         ({'candidate_steps': 7}, 'Transfer.candidate_steps = 7: a whole training has only 6'),
-        ({'seeds': 0}, 'Transfer.seeds = 0'),
+        ({'seeds': 0}, 'Transfer.seeds = 0: must be a whole number'),
+        ({'seeds': {'keras.Adam': 2}}, "that of 'powersign' is None"),
+        ({'seeds': {'keras.Adam': 2.5, 'others': 1}}, "that of 'keras.Adam' is 2.5"),
         ({'evaluator': Pretends}, r'Transfer.evaluator = .*: write @Name\(\)'),
     ],
 )
