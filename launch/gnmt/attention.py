@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gnmt.recurrent import LstmState, LstmWeights, cell, cell_gradient
+from gnmt.recurrent import LstmState, LstmWeights, cell, cell_gradient, few_rows_times
 
 _MINUS_INFINITY = -1e9
 
@@ -120,12 +120,15 @@ def _forwards(projected: tf.Tensor, given: _Given) -> _Seen:
     dtype, units = given.recurrent.dtype, given.recurrent.shape[0]
     steps, count = tf.shape(projected)[0], tf.shape(projected)[1]
 
+    kernels = given.of_contexts, given.recurrent, given.query
+    context_to_gates, h_to_gates, h_to_query = (few_rows_times(tf.transpose(kernel)) for kernel in kernels)
+
     def step(t: tf.Tensor, h: tf.Tensor, c: tf.Tensor, context: tf.Tensor, *arrays: tf.TensorArray) -> tuple:
         """Forwards by one token, written down as `_Seen`."""
-        z = tf.cast(context @ given.of_contexts + h @ given.recurrent, tf.float32) + projected[t]
+        z = tf.cast(context_to_gates(context) + h_to_gates(h), tf.float32) + projected[t]
         (h, c), gates = cell(z, c)
         h = tf.cast(h, dtype)
-        asked = tf.cast(h @ given.query, tf.float32)
+        asked = tf.cast(h_to_query(h), tf.float32)
         attention = _attention(given.energy, given.keys, given.mask, asked)
         context = _context(attention, given.values, dtype)
         seen = _Seen(h, context, c, gates, asked, attention)
@@ -145,6 +148,9 @@ def _backwards(given: _Given, seen: _Seen, of_h: tf.Tensor, of_context: tf.Tenso
         tf.concat([tf.zeros_like(after[:1]), after[:-1]], 0) for after in (seen.h, seen.context, seen.c)
     )
 
+    kernels = given.query, given.recurrent, given.of_contexts
+    query_to_h, gates_to_h, gates_to_context = (few_rows_times(kernel) for kernel in kernels)
+
     def step(t: tf.Tensor, dh: tf.Tensor, dc: tf.Tensor, dx: tf.Tensor, *rest: tf.Tensor | tf.TensorArray) -> tuple:
         """Back in time; dx is the gradient of the context that the step after read."""
         of_energy, of_keys, *arrays = rest
@@ -153,10 +159,9 @@ def _backwards(given: _Given, seen: _Seen, of_h: tf.Tensor, of_context: tf.Tenso
         d_attention = tf.linalg.matvec(given.values, d_context)
         d_energy, d_keys = _attention_gradient(seen.attention[t], squashed, given.energy, d_attention)
         d_asked = tf.cast(tf.reduce_sum(d_keys, 1), dtype)
-        dh += tf.cast(of_h[t] + tf.matmul(d_asked, given.query, transpose_b=True), tf.float32)
+        dh += tf.cast(of_h[t] + query_to_h(d_asked), tf.float32)
         delta, dc = cell_gradient(seen.gates[t], c_before[t], seen.c[t], LstmState(dh, dc))
-        kernels = given.recurrent, given.of_contexts
-        dh, dx = (tf.cast(tf.matmul(tf.cast(delta, dtype), w, transpose_b=True), tf.float32) for w in kernels)
+        dh, dx = (tf.cast(back(tf.cast(delta, dtype)), tf.float32) for back in (gates_to_h, gates_to_context))
         written = (a.write(t, v) for a, v in zip(arrays, (delta, d_context, d_asked), strict=True))
         return t - 1, dh, dc, dx, of_energy + d_energy, of_keys + d_keys, *written
 
