@@ -16,8 +16,9 @@ SAYS = (
 )
 SAYS_OF_ALL = (
     'Of each comparison the optimizer that is best on validation among those that have a name, and among those that '
-    'were found, with mean and standard deviation of what is judged; the latter minus the former by seed, as below; '
-    'and how many of those that were found are ahead of the former by more than the interval, and how many behind.'
+    'were found, with mean and standard deviation of what is judged; the latter minus the former over the seeds that '
+    'both have, as below; and how many of those that were found are ahead of the former by more than the interval, '
+    'and how many behind.'
 )
 
 
@@ -83,9 +84,11 @@ def overview_section(compared: Mapping[str, Scores]) -> Section | None:
             first = judged.named[0], judged.found[0]
             best = [f'{Contender(text).label}: {spread(scores.by_seed[text], 1)}' for text in first]
             counts = [str(judged.beyond_interval(sign)) for sign in (1, -1)]
-            rows.append([name, scores.of_what, *best, _cell(judged.differences[0][0]), *counts])
-    head = ['comparison', 'judged by', 'best with a name', 'best found', 'difference', 'found ahead', 'found behind']
-    return Section('What beat what', SAYS_OF_ALL, head, rows, (4, 5, 6)) if rows else None
+            seeds = min(len(scores.by_seed[text]) for text in first)
+            rows.append([name, scores.of_what, *best, str(seeds), _cell(judged.differences[0][0]), *counts])
+    numbers = 'seeds', 'difference', 'found ahead', 'found behind'
+    head = ['comparison', 'judged by', 'best with a name', 'best found', *numbers]
+    return Section('What beat what', SAYS_OF_ALL, head, rows, range(4, len(head))) if rows else None
 
 
 def _difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:

@@ -73,13 +73,15 @@ def write(run_dir: Path, beside: Sequence[Path] = (), drawers: Mapping[str, Call
     for picture in pictures:
         (run_dir / picture.file_name).write_bytes(picture.png)
     says = [_in_words(summary), *_task(run.configuration), *warnings(run.configuration)]
+    overview = overview_section({name: drawn.scores for name, drawn in compared.items()})
+    first = [overview] if overview else []
     sections = list(_sections(run, summary, searches, compared))
     title = f'{KIND}: {run_dir.resolve().name}'
     links = [f'![{picture.says}]({quote(picture.file_name)})' for picture in pictures]
-    text = [f'# {title}', *says, *links, *(part.markdown() for part in sections)]
+    text = [f'# {title}', *says, *(part.markdown() for part in first), *links, *(part.markdown() for part in sections)]
     (run_dir / 'report.md').write_text('\n\n'.join(text), encoding='utf-8')
     images = [image(picture.png, picture.says) for picture in pictures]
-    body = [*map(paragraph, says), *images, *(part.html() for part in sections)]
+    body = [*map(paragraph, says), *(part.html() for part in first), *images, *(part.html() for part in sections)]
     return write_page(run_dir, KIND, body)
 
 
@@ -87,8 +89,6 @@ def _sections(
     run: Run, summary: dict[str, Any], searches: Mapping[str, Run], compared: Mapping[str, Drawn]
 ) -> Iterator[Section]:
     """The tables, what matters most first."""
-    if overview := overview_section({name: drawn.scores for name, drawn in compared.items()}):
-        yield overview
     if scores := [Score(**score) for score in summary.get('rescored', ())]:
         yield _scores(scores)
     if len(searches) > 1:

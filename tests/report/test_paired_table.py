@@ -42,7 +42,7 @@ def test_the_overview_sets_the_best_found_against_the_best_that_has_a_name():
     second = Scores('BLEU', {FOUND: [3.0, 4.0], 'm + m * exp(g)': [0.5, 0.75], ADAM: [1.0, 2.0]})
     section = overview_section({'first': first, 'second': second, 'nothing found': Scores('accuracy', {ADAM: [1.0]})})
     assert section.rows == [
-        ['first', 'accuracy', 'keras.Adam: 51.0 ± 1.0', f'{FOUND}: 51.7 ± 1.3', '+0.7 ± 0.7 (p 0.057)', '0', '0'],
-        ['second', 'BLEU', 'keras.Adam: 1.5 ± 0.7', f'{FOUND}: 3.5 ± 0.7', '+2.0 ± 0.0', '1', '0'],
+        ['first', 'accuracy', 'keras.Adam: 51.0 ± 1.0', f'{FOUND}: 51.7 ± 1.3', '3', '+0.7 ± 0.7 (p 0.057)', '0', '0'],
+        ['second', 'BLEU', 'keras.Adam: 1.5 ± 0.7', f'{FOUND}: 3.5 ± 0.7', '2', '+2.0 ± 0.0', '1', '0'],
     ]
     assert overview_section({}) is None

@@ -245,9 +245,7 @@ def test_the_report_of_a_search_shows_it_beside(tmp_path):
     run_here('report', 'draw', '--run_dir', str(search), '--beside', str(translated))
     text = (search / 'report.md').read_text(encoding='utf-8')
     assert '### Beside other optimizers: translated\n' in text and f'| {found} | 1* | 2 |' in text
-    assert (
-        '| translated | test BLEU | keras.Adam: 20.5 ± 0.7 | m * exp(v) + m: 20.5 ± 0.7 | +0.0 ± 0.0 | 0 | 0 |' in text
-    )
+    assert f'| translated | test BLEU | keras.Adam: 20.5 ± 0.7 | {found}: 20.5 ± 0.7 | 2 | +0.0 ± 0.0 | 0 | 0 |' in text
     assert '### Differences by seed: test BLEU: translated\n' in text and 'dashed those that have a name' in text
     assert (search / 'curves_translated.png').read_bytes() == report.draw(translated).curves
     with pytest.raises(RunError, match=r'trainings of another kind: gnmt.recipe.Trained, not nos_tf.tasks.recipe'):
