@@ -1,9 +1,9 @@
 """Long short-term memory over whole sequences, time first, and one step of it.
 
 A loop of our own: what does not depend on the step before is one product over all steps, forwards and backwards. It is
-the fastest of the paths that benchmarks/gnmt_step.py measures on a CPU. Without masks: padding comes last, and what
-comes later changes nothing before it. In bfloat16 only the products are: gates and cell states stay in float32, which
-is more exact and, on a CPU, faster.
+the fastest of TensorFlow's paths that benchmarks/gnmt_step.py measures on a CPU. Without masks: padding comes last, and
+what comes later changes nothing before it. In bfloat16 only the products are: gates and cell states stay in float32,
+which is more exact and, on a CPU, faster.
 """
 
 from collections.abc import Callable
