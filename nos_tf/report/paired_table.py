@@ -36,6 +36,7 @@ class _Judged(NamedTuple):
 
     @classmethod
     def of(cls, by_seed: Mapping[str, Sequence[float]]) -> '_Judged | None':
+        """None if there is nothing to judge, or nothing to judge it by."""
         found = [text for text in by_seed if not Contender(text).is_known]
         found = found or [text for text in by_seed if Contender(text).rule]
         named = [text for text in by_seed if text not in found]

@@ -44,12 +44,12 @@ def processor() -> str:
     A virtual machine may give one name to CPUs that differ in their instructions, by which kernels are chosen.
     """
     try:
-        lines = [line.partition(':')[::2] for line in CPUS.read_text(encoding='utf-8').splitlines()]
+        fields = [line.partition(':')[::2] for line in CPUS.read_text(encoding='utf-8').splitlines()]
     except OSError:
-        lines = []
-    names = {value.strip() for name, value in lines if name.strip() == 'model name'}
+        fields = []
+    names = {value.strip() for key, value in fields if key.strip() == 'model name'}
     name = ', '.join(sorted(names)) or platform.processor() or platform.machine()
-    flags = {flag for name, value in lines if name.strip() in ('flags', 'Features') for flag in value.split()}
+    flags = {flag for key, value in fields if key.strip() in ('flags', 'Features') for flag in value.split()}
     best = next((vectors for vectors in VECTORS if vectors in flags), None)
     return f'{name} with {best}' if best else name
 
