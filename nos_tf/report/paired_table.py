@@ -12,13 +12,14 @@ from nos_tf.search.paired import Difference
 SAYS = (
     'Of each found rule minus each optimizer that has a name, over the seeds that both have: the mean, half of its 95% '
     'interval by Student’s t, and the probability p of so large a difference by chance (paired t-test). That p is of '
-    'one cell alone: of twenty cells without any difference, one is below .05. '
+    'one cell alone: of twenty cells without any difference, one is below .05. Those with fewer seeds than others come '
+    'last. '
 )
 SAYS_OF_ALL = (
     'Of each comparison the optimizer that is best on validation among those that have a name, and among those that '
-    'were found, with mean and standard deviation of what is judged; the latter minus the former over the seeds that '
-    'both have, as below; and how many of those that were found are ahead of the former by more than the interval, '
-    'and how many behind.'
+    'were found (of those with the most seeds), with mean and standard deviation of what is judged; the latter minus '
+    'the former over the seeds that both have, as below; and how many of those that were found are ahead of the '
+    'former by more than the interval, and how many behind.'
 )
 
 
@@ -42,6 +43,8 @@ class _Judged(NamedTuple):
         named = [text for text in by_seed if text not in found]
         if not found or not named:
             return None
+        # the mean of fewer seeds is best too easily by luck
+        found, named = (sorted(texts, key=lambda text: -len(by_seed[text])) for texts in (found, named))
         return cls(found, named, [[_difference(by_seed[ours], by_seed[other]) for other in named] for ours in found])
 
     def beyond_interval(self, sign: int) -> int:

@@ -37,6 +37,12 @@ def test_the_verdict_is_on_the_best_that_has_a_name():
     assert 'keras.Adam: of 3, 1 is ahead of it by more than the interval, 0 are behind.' in section.says
 
 
+def test_the_best_is_one_of_those_with_the_most_seeds():
+    scores = Scores('BLEU', {'keras.Lion': [9.0], ADAM: [1.0, 2.0], 'm * exp(g) + g': [8.0], FOUND: [3.0, 4.0]})
+    assert overview_section({'first': scores}).rows[0][2:5] == ['keras.Adam: 1.5 ± 0.7', f'{FOUND}: 3.5 ± 0.7', '2']
+    assert paired_section(scores).head == ['optimizer', 'keras.Adam', 'keras.Lion']
+
+
 def test_the_overview_sets_the_best_found_against_the_best_that_has_a_name():
     first = Scores('accuracy', {ADAM: [50.0, 51.0, 52.0], FOUND: [50.5, 51.5, 53.0], POWERSIGN: [59.0, 60.0, 61.0]})
     second = Scores('BLEU', {FOUND: [3.0, 4.0], 'm + m * exp(g)': [0.5, 0.75], ADAM: [1.0, 2.0]})
