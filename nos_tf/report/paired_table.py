@@ -31,7 +31,7 @@ class Scores(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    found: list[str]  # the best first
+    found: list[str]  # the best first, of those with the most seeds
     named: list[str]  # likewise
     differences: list[list[Difference]]  # of each of the former from each of the latter
 
