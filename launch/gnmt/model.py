@@ -109,7 +109,7 @@ class Translator(keras.Model):
     """
 
     def __init__(self, size: Gnmt, subwords: int, seed: int) -> None:
-        super().__init__()
+        super().__init__(dtype='float32')
         self.size, self.subwords = size, subwords
         h, seeds = size.units, np.random.Generator(np.random.PCG64(seed))
 

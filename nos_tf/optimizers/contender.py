@@ -75,6 +75,8 @@ class Contender:
     ) -> keras.optimizers.Optimizer:
         """A new optimizer; `seed` is for rules that drop."""
         name, constants = self._parts
+        floatx = keras.config.floatx()
+        keras.config.set_floatx('float32')  # the type of the variable that Keras makes of a learning rate
         try:
             if not name.startswith(KERAS):
                 _check_names('a rule', constants, _CONSTANTS)
@@ -85,6 +87,8 @@ class Contender:
             return kind(learning_rate, **constants)
         except (TypeError, ValueError) as error:
             raise ValueError(f'optimizer {self.text!r}: {" ".join(str(error).split())}') from error
+        finally:
+            keras.config.set_floatx(floatx)
 
 
 def _check_names(whose: str, constants: Iterable[str], allowed: Sequence[str]) -> None:

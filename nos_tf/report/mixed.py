@@ -27,4 +27,4 @@ def warnings(configuration: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _told(values: Mapping[str, Any]) -> str:
-    return ', '.join(f'{name} = {value}' for name, value in values.items())
+    return ', '.join(f'{name} not set' if value is None else f'{name} = {value}' for name, value in values.items())

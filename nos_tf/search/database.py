@@ -59,7 +59,11 @@ class Database:
         others = stored.pop(OTHERS, [])
         if not (differing := differences(stored, given)):
             return
-        here = {key: given[key] for key in machine.identity() if key in given and given[key] != stored.get(key)}
+        here = {
+            key: given.get(key)
+            for key in {**stored, **given}
+            if given.get(key) != stored.get(key) and machine.is_of_machine(key)
+        }
         only_here = not differences(stored | here, given)
         if not (allow_mixed and only_here):
             raise RunError(
@@ -135,13 +139,12 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """What differs between two identities, by name and in one line, both as JSON has them; '' if nothing does."""
     differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     shown = [
-        f'{key} is {_brief(there.get(key))} there and {_brief(here.get(key))} here'
-        for key in differing[:_MAX_DIFFERENCES]
+        f'{key} is {_brief(there, key)} there and {_brief(here, key)} here' for key in differing[:_MAX_DIFFERENCES]
     ]
     more = [f'and {len(differing) - _MAX_DIFFERENCES} more'] if len(differing) > _MAX_DIFFERENCES else []
     return '; '.join(shown + more)
 
 
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
+def _brief(identity: Mapping[str, Any], key: str) -> str:
+    text = json.dumps(identity[key]) if key in identity else 'not set'
     return text if len(text) <= 60 else f'{text[:57]}...'

@@ -82,16 +82,23 @@ class ConvNet:
         """
         policy = keras.DTypePolicy('mixed_bfloat16' if self.bfloat16 else 'float32')
         starts = [keras.initializers.GlorotUniform(1000 * seed + i) for i in range(3)]
-        inputs = x = keras.Input(image_shape)
+        inputs = x = keras.Input(image_shape, dtype='float32')
         for start in starts[:2]:
             x = keras.layers.Conv2D(
-                self.filters, 3, padding='same', use_bias=False, kernel_initializer=start, dtype=policy
+                self.filters,
+                3,
+                padding='same',
+                data_format='channels_last',
+                use_bias=False,
+                kernel_initializer=start,
+                dtype=policy,
             )(x)
             x = FusedBatchNormalization(
                 momentum=self.statistics_momentum, epsilon=self.statistics_epsilon, dtype=policy
             )(x)
             x = keras.layers.ReLU(dtype=policy)(x)
-        logits = keras.layers.Dense(classes, kernel_initializer=starts[2], dtype=policy)(keras.layers.Flatten()(x))
+        x = keras.layers.Flatten(data_format='channels_last', dtype=policy)(x)
+        logits = keras.layers.Dense(classes, kernel_initializer=starts[2], dtype=policy)(x)
         return keras.Model(inputs, keras.layers.Activation('linear', dtype='float32')(logits))
 
     def shapes(self, image_shape: tuple[int, int, int], classes: int) -> dict[str, tuple[int, ...]]:

@@ -54,14 +54,14 @@ class WideResNet:
             seed: of initial weights (He-normal by fan-out, as the original) and dropout.
         """
         layers = _Layers(self, seed)
-        inputs = keras.Input(image_shape)
+        inputs = keras.Input(image_shape, dtype='float32')
         x = layers.convolution(16)(inputs)
         for group, filters in enumerate((16, 32, 64)):
             for block in range((self.depth - 4) // 6):
                 x = self._block(layers, x, filters * self.width, 2 if group and not block else 1)
-        x = keras.layers.GlobalAveragePooling2D(dtype='float32')(layers.normalised(x))
+        x = keras.layers.GlobalAveragePooling2D('channels_last', dtype='float32')(layers.normalised(x))
         limit = keras.initializers.GlorotUniform(next(layers.seeds))
-        return keras.Model(inputs, keras.layers.Dense(classes, kernel_initializer=limit)(x))
+        return keras.Model(inputs, keras.layers.Dense(classes, kernel_initializer=limit, dtype='float32')(x))
 
     def _block(self, layers: '_Layers', x: Any, filters: int, strides: int) -> Any:
         """Two convolutions of normalised input, added to what came in, projected if its shape changes."""
@@ -90,6 +90,7 @@ class _Layers:
             size,
             strides,
             padding='same',
+            data_format='channels_last',
             use_bias=False,
             kernel_initializer=keras.initializers.RandomNormal(stddev=deviation, seed=next(self.seeds)),
             dtype=self.policy,

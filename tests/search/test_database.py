@@ -107,6 +107,20 @@ def test_a_run_goes_on_on_another_machine_if_that_is_allowed_and_says_so(tmp_pat
     assert '--allow_mixed' not in str(error.value)
 
 
+def test_a_run_says_which_settings_of_the_process_differ(tmp_path):
+    """Those at their defaults are not written, so that runs of before they were looked at go on."""
+    for there, here in (({}, {'keras floatx': 'float16'}), ({'XLA_FLAGS': '-x'}, {})):
+        run_dir = tmp_path / str(len(there))
+        with closing(Database(run_dir, 'x.sqlite', TABLES, {'a': 1, **there})) as database:
+            add(database, 1)
+        ((name, value),) = {**there, **here}.items()
+        sides = (f'"{value}"', 'not set') if there else ('not set', f'"{value}"')
+        with pytest.raises(RunError, match='{} is {} there and {} here. .*--allow_mixed'.format(name, *sides)):
+            Database(run_dir, 'x.sqlite', TABLES, {'a': 1, **here})
+        with closing(Database(run_dir, 'x.sqlite', TABLES, {'a': 1, **here}, allow_mixed=True)) as database:
+            assert database.identity[OTHERS] == [{name: here.get(name)}]
+
+
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / 'x.sqlite').write_bytes(b'no database' * 100)
     with pytest.raises(RunError, match='x.sqlite'):

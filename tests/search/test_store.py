@@ -239,7 +239,7 @@ def test_another_identity_is_refused_with_every_difference(filled):
     message = one_line(error)
     assert 'Child.epochs is 5 there and 6 here' in message
     assert 'Child.learning_rates is [0.1, 1.0] there and [0.1, 2.0] here' in message
-    assert 'Child.seed is null there and 3 here' in message
+    assert 'Child.seed is not set there and 3 here' in message
     assert 'nos_tf' not in message.replace(str(filled), '')
     assert str(filled) in message and '--run_dir' in message
     with open_store(filled) as store:  # nothing was changed, nothing is held
