@@ -101,10 +101,11 @@ class Kernel:
         ) -> None:
             """What is compiled."""
             averages = {name: slot.value() for name, slot in slots.items()}
-            delta, averages = self(Elements(gradient, averages, variable.value(), positions), scalars)
+            weights = tf.cast(variable.value(), gradient.dtype)
+            delta, averages = self(Elements(gradient, averages, weights, positions), scalars)
             for name, slot in slots.items():
                 slot.assign(averages[name])
-            variable.assign_sub(delta)
+            variable.assign_sub(tf.cast(delta, variable.dtype))
 
         def tensor(x: Tensor | None) -> Tensor | None:
             return None if x is None else tf.convert_to_tensor(x)

@@ -48,7 +48,9 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         TypeError: the rule is neither text nor an UpdateRule, or sign_decay is no schedule.
         ValueError: the rule cannot be read, or a hyper-parameter is out of its range.
 
-    It keeps only the running averages that the rule reads. Averages are bias-corrected.
+    It keeps only the running averages that the rule reads. Averages are bias-corrected. Variables of float16 and
+    bfloat16 are updated by float32 arithmetic, and what is kept for them is float32: ε is 0 in float16, and in
+    bfloat16 an average with a decay of .999 would stand still.
 
     >>> optimizer = NOSOptimizer('g * exp(sign(g) * sign(m))', learning_rate=0.01)
     >>> optimizer.rule.slots
@@ -57,6 +59,8 @@ class NOSOptimizer(keras.optimizers.Optimizer):
     Reference:
         Bello et al., Neural Optimizer Search with Reinforcement Learning, ICML 2017.
     """
+
+    _adds_slots = False
 
     def __init__(
         self,
@@ -88,10 +92,16 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
+        self._adds_slots = True
         self._slots = {name: self.add_optimizer_variables(variables, name) for name in self.rule.slots}
+        self._adds_slots = False
         self._first_elements = [0]
         for variable in variables[:-1]:
             self._first_elements.append(self._first_elements[-1] + math.prod(variable.shape))
+
+    def add_variable(self, shape: Any, initializer: Any = 'zeros', dtype: Any = None, **arguments: Any) -> Any:
+        """Adds a variable to the optimizer; a slot is a float32 where the weights are of a narrower type."""
+        return super().add_variable(shape, initializer, _wide(dtype) if self._adds_slots else dtype, **arguments)
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Updates the variables.
@@ -135,7 +145,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
 
     def _update(self, gradients: Sequence[Tensor], variables: Sequence[keras.Variable], learning_rate: Tensor) -> None:
         """Updates variables of one type and their slots, as one vector if they are several."""
-        dtype = keras.backend.standardize_dtype(variables[0].dtype)
+        dtype = _wide(variables[0].dtype)
         shapes = [tuple(variable.shape) for variable in variables]
         indices = [self._get_variable_index(variable) for variable in variables]
         slots = {name: [of_all[i] for i in indices] for name, of_all in self._slots.items()}
@@ -154,13 +164,13 @@ class NOSOptimizer(keras.optimizers.Optimizer):
             self._kernel.update(weights, memory, gradient, positions, scalars)
             return
         averages = {name: _joined(of_each) for name, of_each in slots.items()}
-        weights = _joined(variables) if self.rule.reads_weights else None
+        weights = ops.cast(_joined(variables), dtype) if self.rule.reads_weights else None
         delta, averages = self._kernel(Elements(gradient, averages, weights, positions), scalars)
         for name, of_each in slots.items():
             for slot, value in zip(of_each, _parted(averages[name], shapes), strict=True):
                 self.assign(slot, value)
         for variable, value in zip(variables, _parted(delta, shapes), strict=True):
-            self.assign_sub(variable, value)
+            self.assign_sub(variable, ops.cast(value, variable.dtype))
 
     def _positions(self, index: int, shape: tuple[int, ...]) -> Tensor:
         """Where its elements stand in the sequence of all weights: int32, of its shape; wraps around."""
@@ -242,6 +252,12 @@ def _dense(gradient: Tensor, variable: keras.Variable) -> Tensor:
         name = getattr(variable, 'path', variable.name)
         raise ValueError(f'the gradient of {name} has shape {tuple(gradient.shape)}: must be that of it, {shape}')
     return gradient
+
+
+def _wide(dtype: Any) -> str:
+    """Returns the type to compute in for variables of a type: float32 for narrower ones."""
+    name = keras.backend.standardize_dtype(dtype)
+    return 'float32' if name in ('float16', 'bfloat16') else name
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
