@@ -210,9 +210,8 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
     if known is not None:
         if getattr(known, 'made_from', None) == (parsed, learning_rate):
             return known
-        raise ValueError(
-            f'the name {name} is taken by another optimizer ({known.__doc__.splitlines()[0]}): choose another'
-        )
+        whose = f'the rule {known.made_from[0]}' if hasattr(known, 'made_from') else f'class {known.__qualname__}'
+        raise ValueError(f'the name {name} is taken by another optimizer ({whose}): choose another')
 
     def initialise(self: NOSOptimizer, learning_rate: Any = learning_rate, **arguments: Any) -> None:
         NOSOptimizer.__init__(self, parsed, learning_rate, **arguments)
@@ -228,7 +227,7 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
         '__init__': initialise,
         'get_config': get_config,
         '__doc__': doc,
-        '__module__': sys._getframe(1).f_globals['__name__'],  # the caller's, so that instances pickle
+        '__module__': sys._getframe(1).f_globals.get('__name__', '__main__'),  # the caller's, so that instances pickle
         'made_from': (parsed, learning_rate),
     }
     return keras.saving.register_keras_serializable(PACKAGE)(type(name, (NOSOptimizer,), attributes))
