@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nos_tf.dsl.primitives import SLOTS, RuleConstants
+from nos_tf.dsl.primitives import SLOTS, Inputs, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers import semantics
-from nos_tf.optimizers.semantics import BINARY_FUNCTIONS, OPERAND_FUNCTIONS, UNARY_FUNCTIONS, Draws, Inputs
+from nos_tf.optimizers.semantics import Draws
 
 ITERATIONS = 3  # of the deepest rule
 CONSTANTS = RuleConstants()
@@ -218,34 +218,17 @@ def _delta(model: Models, state: State, gradient: Any, slots: Sequence[Any], see
     averages = {name: slot / warm for name, slot, warm in zip(SLOTS, slots, warmth, strict=True)}
     m, v, _ = slots
     draws = Draws(seed, t, jnp.arange(gradient.size, dtype=jnp.int32))
-    inputs = Inputs(gradient, state.weights, averages, draws, CONSTANTS)
+    inputs = Inputs(gradient, state.weights, averages, CONSTANTS)
     return lax.switch(
         model.kind,
         [
-            lambda: _run(model.token_ids, inputs),
+            lambda: semantics.run(model.token_ids, inputs, draws, lax.switch),
             lambda: m / (1 - model.beta_1),
             lambda: m * jnp.sqrt(warmth[1]) / warmth[0] / (jnp.sqrt(v) + model.epsilon),
             lambda: gradient * lax.rsqrt(v + model.epsilon),
             lambda: jnp.sign(0.9 * state.m + 0.1 * gradient),
         ],
     )
-
-
-def _run(token_ids: Any, inputs: Inputs) -> Any:
-    """As `nos_tf.optimizers.interpreter` runs a rule."""
-    values: list[Any] = []
-
-    def argument(operand: Any, unary: Any) -> Any:
-        leaves = [functools.partial(function, inputs) for function in OPERAND_FUNCTIONS.values()]
-        x = lax.switch(operand, leaves + [lambda value=value: value for value in values])
-        node = semantics.node_id(operand, unary)
-        return lax.switch(unary, [functools.partial(f, x, inputs, node) for f in UNARY_FUNCTIONS.values()])
-
-    for start in range(0, 5 * ITERATIONS, 5):
-        op1, op2, u1, u2, b = token_ids[start : start + 5]
-        x, y = argument(op1, u1), argument(op2, u2)
-        values.append(lax.switch(b, [functools.partial(f, x, y, inputs) for f in BINARY_FUNCTIONS.values()]))
-    return values[-1]
 
 
 class Lab:

@@ -6,26 +6,17 @@ The fingerprint goes further, and may err: it compares float64 values on probes,
 their zeros.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain, combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nos_tf.dsl.expression import Apply, Combine, Expression, Leaf, from_tokens, to_tokens, walk
-from nos_tf.dsl.primitives import (
-    BINARIES,
-    BINARY_IDS,
-    OPERAND_IDS,
-    OPERANDS,
-    UNARIES,
-    UNARY_IDS,
-    Inputs,
-    RuleConstants,
-)
+from nos_tf.dsl import expression as expressions
+from nos_tf.dsl.expression import Apply, Combine, Expression, Leaf, arguments, from_tokens, row_of, to_tokens, walk
+from nos_tf.dsl.primitives import NUMPY, UNARY, Inputs, RuleConstants
 
 PROBES = 256
 SCALES = (1e-4, 1e-2, 1.0, 3.0)  # of the probes
@@ -68,10 +59,10 @@ def _simplify_unary(u: str, x: Expression) -> Expression:
         if x in _SIGNS:
             return _SIGNS[x]
     if isinstance(x, Apply):
-        if (u == 'sign' and inner.startswith('clip')) or (u == 'log' and inner == '-x'):
+        if (u == 'sign' and UNARY[inner].name == 'clip') or (u == 'log' and inner == '-x'):
             return _simplify_unary(u, x.argument)
-        if u.startswith('clip') and inner.startswith('clip'):
-            return Apply(min(u, inner, key=lambda token: float(token[5:-1])), x.argument)
+        if UNARY[u].name == UNARY[inner].name == 'clip':
+            return Apply(min(u, inner, key=lambda token: float(UNARY[token].parameter)), x.argument)
     return Apply(u, x)
 
 
@@ -129,51 +120,50 @@ def _absolute(e: Expression) -> Expression:
 
 
 def _order(e: Expression) -> tuple:
-    if isinstance(e, Leaf):
-        return 0, OPERAND_IDS[e.token]
-    if isinstance(e, Apply):
-        return 1, UNARY_IDS[e.token], _order(e.argument)
-    return 2, BINARY_IDS[e.token], _order(e.left), _order(e.right)
+    return (Leaf, Apply, Combine).index(type(e)), row_of(e).id, *map(_order, arguments(e))
 
 
 def is_stochastic(expression: Expression) -> bool:
-    """Whether two runs of the same step may differ."""
-    return any(
-        OPERANDS[OPERAND_IDS[e.token]].is_random
-        if isinstance(e, Leaf)
-        else isinstance(e, Apply) and UNARIES[UNARY_IDS[e.token]].is_random
-        for e in walk(expression)
-    )
+    """Returns whether two runs of the same step may differ."""
+    return any(row_of(e).is_random for e in walk(expression))
+
+
+class Draws(NamedTuple):
+    """What a random primitive draws from: standard normal numbers, and uniform ones in [0, 1)."""
+
+    normal: np.ndarray
+    uniform: Any = None  # an array, once it is known which primitive draws
+
+    def drop(self, x: np.ndarray, probability: float) -> np.ndarray:
+        """Returns x, and 0 where the uniform number is below the probability."""
+        return np.where(self.uniform >= probability, x, 0.0)
+
+    def normal_like(self, x: np.ndarray) -> np.ndarray:
+        """Returns the normal numbers."""
+        return self.normal
 
 
 def evaluate(
     expression: Expression, inputs: Inputs, uniform: Callable[[Expression], np.ndarray] | None = None
 ) -> np.ndarray:
-    """The value of an expression in float64, of the shape of the inputs.
+    """Returns the value of an expression in float64, of the shape of the inputs.
 
     Args:
         expression: what to compute.
-        inputs: what it may read; `noise` is made of their normal draws.
+        inputs: arrays; for a stochastic expression with `Draws`, whose normal numbers are the noise.
         uniform: gives each `drop` its draws in [0, 1); None for deterministic expressions alone.
 
     Raises:
         ValueError: the expression is stochastic, so it has no one value, and no draws were given.
     """
-    if uniform is None and is_stochastic(expression):
-        raise ValueError('a rule with drop or noise has no one value')
+
+    def draw(e: Expression) -> Draws:
+        if uniform is None:
+            raise ValueError('a rule with drop or noise has no one value')
+        return inputs.draw if isinstance(e, Leaf) else inputs.draw._replace(uniform=uniform(e))
+
     with np.errstate(all='ignore'):
-        return _evaluate(expression, inputs, uniform or (lambda e: inputs.normal))  # which nothing reads then
-
-
-def _evaluate(e: Expression, inputs: Inputs, uniform: Callable[[Expression], np.ndarray]) -> np.ndarray:
-    if isinstance(e, Leaf):
-        return OPERANDS[OPERAND_IDS[e.token]].define(inputs)
-    if isinstance(e, Apply):
-        row = UNARIES[UNARY_IDS[e.token]]
-        draws = uniform(e) if row.is_random else inputs.normal
-        return row.define(_evaluate(e.argument, inputs, uniform), draws, inputs.constants)
-    left, right = _evaluate(e.left, inputs, uniform), _evaluate(e.right, inputs, uniform)
-    return BINARIES[BINARY_IDS[e.token]].define(left, right, inputs.constants)
+        return expressions.evaluate(expression, NUMPY, inputs, draw)
 
 
 @lru_cache(maxsize=8)
@@ -183,7 +173,11 @@ def probes(constants: RuleConstants, scales: Sequence[float] = SCALES, count: in
     scale = np.repeat(scales, count // len(scales))
     draws = random.standard_normal([6, len(scale)]) * scale
     g, w, m, spread, gamma, normal = draws
-    return Inputs(g=g, w=w, m=m, v=m**2 + spread**2, gamma=gamma**3, normal=normal, constants=constants)
+    return _inputs(constants, g=g, w=w, m=m, v=m**2 + spread**2, gamma=gamma**3, normal=normal)
+
+
+def _inputs(constants: RuleConstants, g: np.ndarray, w: np.ndarray, normal: np.ndarray, **averages: Any) -> Inputs:
+    return Inputs(g, w, averages, constants, Draws(normal))
 
 
 @lru_cache(maxsize=8)
@@ -203,7 +197,7 @@ def _wide_probes(constants: RuleConstants, count: int, exponents: tuple[float, f
     draws = 10.0 ** random.uniform(*exponents, [6, count]) * random.choice([-1.0, 1.0], [6, count])
     g, w, m, spread, gamma, normal = draws
     v = spread**2 + (1 - constants.beta_2) * (g**2 + m**2)
-    return Inputs(g=g, w=10 * w, m=m, v=v, gamma=gamma**3, normal=normal, constants=constants)
+    return _inputs(constants, g=g, w=10 * w, m=m, v=v, gamma=gamma**3, normal=normal)
 
 
 def _zero_probes(inputs: Inputs) -> list[Inputs]:
@@ -220,18 +214,17 @@ def _zero_probes(inputs: Inputs) -> list[Inputs]:
 
 def _taken(inputs: Inputs, which: slice, zeros: Sequence[str]) -> Inputs:
     """Some of the probes, with zeros in place of what is named."""
-    return dataclasses.replace(inputs, **{k: x[which] * (k not in zeros) for k, x in _arrays(inputs).items()})
+    return _inputs(inputs.constants, **{k: x[which] * (k not in zeros) for k, x in _arrays(inputs).items()})
 
 
 def _joined(parts: Sequence[Inputs]) -> Inputs:
     """The probes of all parts, one after the other."""
     columns = [_arrays(part) for part in parts]
-    joined: dict[str, Any] = {k: np.concatenate([x[k] for x in columns]) for k in columns[0]}
-    return dataclasses.replace(parts[0], **joined)
+    return _inputs(parts[0].constants, **{k: np.concatenate([x[k] for x in columns]) for k in columns[0]})
 
 
 def _arrays(inputs: Inputs) -> dict[str, Any]:
-    return {field.name: getattr(inputs, field.name) for field in dataclasses.fields(inputs)[:-1]}  # less the constants
+    return {'g': inputs.g, 'w': inputs.w, 'normal': inputs.draw.normal, **inputs.averages}
 
 
 @lru_cache(maxsize=65536)

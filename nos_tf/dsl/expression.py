@@ -7,16 +7,20 @@ sub-expressions are one value, computed once a step, random ones (`drop`, `noise
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nos_tf.dsl.primitives import (
-    BINARIES,
-    BINARY_IDS,
-    OPERAND_IDS,
-    OPERANDS,
-    UNARIES,
-    UNARY_IDS,
+    ATOM,
+    BINARY,
+    NEGATION,
+    OPERAND,
+    UNARY,
+    Arithmetic,
+    Inputs,
+    Primitive,
     temporary,
     temporary_index,
 )
@@ -62,9 +66,10 @@ class Combine:
 
 Expression = Leaf | Apply | Combine
 
-ATOM = 4  # precedence of what never needs parentheses
-NEGATION = 3
-PRODUCT = 2
+
+def row_of(e: Expression) -> Primitive:
+    """Returns the primitive at the root of an expression."""
+    return {Leaf: OPERAND, Apply: UNARY, Combine: BINARY}[type(e)][e.token]
 
 
 def from_tokens(tokens: Sequence[str]) -> Expression:
@@ -84,7 +89,12 @@ def from_tokens(tokens: Sequence[str]) -> Expression:
 
 
 def to_tokens(expression: Expression) -> tuple[str, ...]:
-    """The shortest spelling of an expression, iterations in the order in which a reader from the left needs them."""
+    """Returns the shortest spelling of an expression, iterations in the order in which a reader needs them."""
+    return spell(expression)[0]
+
+
+def spell(expression: Expression) -> tuple[tuple[str, ...], dict[Expression, str]]:
+    """Returns `to_tokens`, and the temporary of each sub-expression that is the value of an iteration."""
     tokens: list[str] = []
     names: dict[Expression, str] = {}
 
@@ -109,7 +119,7 @@ def to_tokens(expression: Expression) -> tuple[str, ...]:
         tokens.extend((op1, op2, u1, u2, b))
 
     iteration(expression)
-    return tuple(tokens)
+    return tuple(tokens), names
 
 
 def arguments(e: Expression) -> tuple[Expression, ...]:
@@ -126,50 +136,67 @@ def walk(expression: Expression) -> Iterator[Expression]:
         yield from walk(argument)
 
 
+def evaluate(
+    expression: Expression,
+    xp: Arithmetic,
+    inputs: Inputs,
+    draw: Callable[[Expression], Any] | None = None,
+    of_signs: bool = False,
+) -> Any:
+    """Returns the value of an expression, by the formulas of its primitives; equal sub-expressions are computed once.
+
+    Args:
+        expression: what to compute.
+        xp: the functions that it is computed by.
+        inputs: what it reads. Where they have a `sign_decay`, products of signs are multiplied by it before anything
+            but a product of signs reads them.
+        draw: gives each random node what it draws from: `Inputs.draw`.
+        of_signs: whether functions of signs may take the faster formulas that some rows have (`Primitive.of_sign`).
+    """
+    values: dict[Expression, Any] = {}
+    decay = inputs.sign_decay
+
+    def value(e: Expression) -> Any:
+        if e not in values:
+            values[e] = compute(e)
+        return values[e]
+
+    def compute(e: Expression) -> Any:
+        row = row_of(e)
+        own = dataclasses.replace(inputs, draw=draw(e)) if draw and row.is_random else inputs
+        if of_signs and row.of_sign and is_sign(*arguments(e)):
+            return row.of_sign(xp, own, *map(value, arguments(e)))
+        read = value if is_sign(e) and row.keeps_sign else faded
+        return row.compute(xp, own, *map(read, arguments(e)))
+
+    def faded(e: Expression) -> Any:
+        return value(e) if decay is None or not is_sign(e) else value(e) * decay
+
+    return faded(expression)
+
+
+def is_sign(e: Expression) -> bool:
+    """Returns whether an expression is -1, 0 or 1: a sign, or a product of signs."""
+    row = row_of(e)
+    return row.gives_sign or (row.keeps_sign and all(map(is_sign, arguments(e))))
+
+
 def to_infix(expression: Expression) -> str:
-    """The expression as one would type it, with no parentheses but those that it needs."""
-
-    def leaf(token: str) -> tuple[str, int]:
-        return token, PRODUCT if token.endswith('*w') else ATOM
-
-    def combine(token: str, left: str, right: str) -> str:
-        return f'{left} {token} {right}'
-
-    return _print(expression, leaf, lambda row: row.infix, combine)[0]
+    """Returns the expression as one would type it, with no parentheses but those that it needs."""
+    return _print(expression, lambda row: (row.infix, row.precedence))[0]
 
 
 def to_latex(expression: Expression) -> str:
-    """The expression in LaTeX, in the paper's typography, without the surrounding dollars."""
-
-    def leaf(token: str) -> tuple[str, int]:
-        return OPERANDS[OPERAND_IDS[token]].latex, PRODUCT if token.endswith('*w') else ATOM
-
-    def combine(token: str, left: str, right: str) -> str:
-        return BINARIES[BINARY_IDS[token]].latex % (left, right)
-
-    return _print(expression, leaf, lambda row: row.latex, combine, fractions=True)[0]
+    """Returns the expression in LaTeX, in the paper's typography, without the surrounding dollars."""
+    return _print(expression, lambda row: (row.latex, row.latex_precedence or row.precedence))[0]
 
 
-def _print(
-    e: Expression,
-    leaf: Callable[[str], tuple[str, int]],
-    unary: Callable,
-    combine: Callable[[str, str, str], str],
-    fractions: bool = False,
-) -> tuple[str, int]:
-    """The text of `e` and the precedence of its outermost operator."""
-
-    def text(child: Expression, least: int) -> str:
-        inner, precedence = _print(child, leaf, unary, combine, fractions)
-        return inner if precedence >= least else f'({inner})'
-
-    if isinstance(e, Leaf):
-        return leaf(e.token)
-    if isinstance(e, Apply):
-        is_negation = e.token == '-x'
-        template = unary(UNARIES[UNARY_IDS[e.token]])
-        return template % text(e.argument, ATOM if is_negation else 0), NEGATION if is_negation else ATOM
-    if fractions and e.token == '/':
-        return combine(e.token, text(e.left, 0), text(e.right, 0)), ATOM
-    precedence = BINARIES[BINARY_IDS[e.token]].precedence
-    return combine(e.token, text(e.left, precedence), text(e.right, precedence + 1)), precedence
+def _print(e: Expression, notation: Callable[[Primitive], tuple[str, int]]) -> tuple[str, int]:
+    """Returns the text of `e` and the precedence of its outermost operator."""
+    template, precedence = notation(row_of(e))
+    least = 0 if precedence == ATOM else ATOM if precedence == NEGATION else precedence
+    texts = []
+    for place, argument in enumerate(arguments(e)):
+        text, inner = _print(argument, notation)
+        texts.append(text if inner >= least + place else f'({text})')
+    return template % tuple(texts) if texts else template, precedence

@@ -1,20 +1,37 @@
-"""The primitives of the language (Section 4.1): three tables of operands, unary functions and binary functions.
+r"""The primitives of the language (Section 4.1), a row each: all that this package knows of a primitive is in its row.
 
-A primitive is a row. Its position in its table is its token id, everywhere and for good: the store, the interpreter and
-the fingerprint of a rule depend on the order below. The value of iteration k of a rule is the operand `tk`, id 15 + k.
+The formula of a row, `compute`, is written once and runs on any arithmetic: on NumPy, here; on tensors of any backend
+of Keras, in `optimizers/semantics.py`; and on text, which is how `optimizers/export.py` prints source code. To add a
+primitive is to add a row, under an id that no row has had before, and its tests.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 SMALLEST_NORMAL = 1.2e-38
 """Up to this magnitude `sign` is 0: float32 denormals are flushed by some kernels and not by others."""
 
-SLOTS = ('m', 'v', 'gamma')
-"""The running averages of g, g^2 and g^3 that a rule may keep, each of the size of the weights."""
+SUM, PRODUCT, NEGATION, ATOM = 1, 2, 3, 4
+"""Precedences of an operator; an ATOM never needs parentheses."""
+
+FIRST_TEMPORARY = 16
+"""The id of the operand `t1`, which is the value of the first iteration; `t2` is 17, and so on up to 25."""
+
+
+class Slot(NamedTuple):
+    """A running average that an optimizer keeps for each weight: that of a power of the gradient."""
+
+    name: str
+    power: int
+    decay: str  # the name of its constant
+
+
+SLOTS = {slot.name: slot for slot in (Slot('m', 1, 'beta_1'), Slot('v', 2, 'beta_2'), Slot('gamma', 3, 'beta_3'))}
 
 
 @dataclass(frozen=True)
@@ -32,146 +49,251 @@ class RuleConstants:
     noise_stddev: float = 0.01
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            below = 1.0 if field.name.startswith('beta') else math.inf
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            below = 1.0 if name.startswith('beta') else math.inf
             if not isinstance(value, int | float | np.number) or not 0 <= value < below:
-                raise ValueError(f'{field.name} = {value!r}: must be a number in [0, {below:g})')
-            object.__setattr__(self, field.name, float(value))
+                raise ValueError(f'{name} = {value!r}: must be a number in [0, {below:g})')
+            object.__setattr__(self, name, float(value))
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a rule can read at one step: float64 arrays of one shape, m, v and gamma bias-corrected."""
+    """All that a rule can read at one step: arrays or tensors of one shape and type, or what stands for them.
 
-    g: np.ndarray
-    w: np.ndarray
-    m: np.ndarray
-    v: np.ndarray
-    gamma: np.ndarray
-    normal: np.ndarray  # standard normal draws of this step
-    constants: RuleConstants = RuleConstants()
+    Args:
+        g: the gradient.
+        w: the weights; None if the rule does not read them.
+        averages: by slot, bias-corrected; at least those that the rule reads.
+        constants: the hyper-parameters of rules.
+        draw: has `drop(x, probability)` and `normal_like(x)`; None where nothing is random.
+        sign_decay: a scalar that every product of signs is multiplied by; None for none.
+    """
+
+    g: Any
+    w: Any
+    averages: Mapping[str, Any]
+    constants: Any = field(default_factory=RuleConstants)
+    draw: Any = None
+    sign_decay: Any = None
 
 
-@dataclass(frozen=True)
-class Operand:
-    """A leaf of a rule: `define(inputs)` is its value in float64."""
+class Arithmetic:
+    """The functions that formulas call.
 
+    Args:
+        library: has functions of NumPy's names.
+        own: functions to take instead. `sign(x)` and `power(x, n)` are to be among them.
+    """
+
+    def __init__(self, library: Any, **own: Callable) -> None:
+        self._library = library
+        vars(self).update(own)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+
+@dataclass(frozen=True, eq=False)  # a row is itself alone
+class Primitive:
+    r"""A word of the language.
+
+    Args:
+        id: stores, tables and random draws know the word by it: it is never changed, and never given to another.
+        token: how it is spelled in a list of tokens.
+        infix: how people write it, %s for each argument.
+        latex: likewise.
+        compute: `compute(xp, inputs, *arguments)` is its value, by the functions of an `Arithmetic`.
+        precedence: of its operator in infix notation.
+        latex_precedence: likewise in LaTeX; None if it is the same.
+        symbol: the LaTeX of the word alone, for pictures; None if it is `latex`.
+        name: what the infix notation calls it, with `spellings` besides: an identifier, or '' for none.
+        parameter: the number that is part of it, as text: the last argument of a function, or a factor.
+        spellings: other names.
+        slots: the averages that it reads.
+        reads_gradient: whether its value depends on gradients.
+        reads_weights: whether it reads the weights.
+        is_random: whether it draws random numbers.
+        gives_sign: whether its value is -1, 0 or 1 whatever it is applied to.
+        keeps_sign: whether its value is one if its arguments are.
+        of_sign: a faster formula, where the argument is such a value and `evaluate` is told to use it.
+        version: of the language, the first to have it.
+    """
+
+    id: int
     token: str
+    infix: str
     latex: str
-    define: Callable[[Inputs], np.ndarray]
+    compute: Callable[..., Any]
+    precedence: int = ATOM
+    latex_precedence: int | None = None
+    symbol: str | None = None
+    name: str = ''
+    parameter: str = ''
+    spellings: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
-    reads_gradient: bool = True
+    reads_gradient: bool = False
+    reads_weights: bool = False
     is_random: bool = False
-
-
-@dataclass(frozen=True)
-class Unary:
-    """An element-wise function: `define(x, uniform, constants)`, and only `drop` reads the uniform draws in [0, 1)."""
-
-    token: str
-    infix: str  # with %s for the argument
-    latex: str
-    define: Callable[[np.ndarray, np.ndarray, RuleConstants], np.ndarray]
-    is_random: bool = False
-
-
-@dataclass(frozen=True)
-class Binary:
-    """An element-wise function of two values: `define(x, y, constants)`."""
-
-    token: str
-    latex: str  # with %s for each of the two arguments
-    precedence: int  # of the infix operator: 1 for sums, 2 for products
-    define: Callable[[np.ndarray, np.ndarray, RuleConstants], np.ndarray]
+    gives_sign: bool = False
+    keeps_sign: bool = False
+    of_sign: Callable[..., Any] | None = None
+    version: int = 1
 
 
 def sign(x: np.ndarray) -> np.ndarray:
-    """-1, 0 or 1; NaN stays NaN."""
+    """Returns -1, 0 or 1; NaN stays NaN."""
     return np.where(np.abs(x) <= SMALLEST_NORMAL, 0.0, np.sign(x))
 
 
-def _decayed_weights(power: int) -> Operand:
-    return Operand(f'1e-{power}*w', rf'10^{{-{power}}} w', lambda i: 10.0**-power * i.w, slots=(), reads_gradient=False)
+NUMPY = Arithmetic(np, sign=sign, power=operator.pow)
 
 
-def _clip(limit: str) -> Unary:
-    bound, exponent = float(limit), limit.removeprefix('1e')
-    latex = rf'\operatorname{{clip}}(%s, 10^{{{exponent}}})'
-    return Unary(f'clip({limit})', f'clip(%s, {limit})', latex, lambda x, _, k: np.clip(x, -bound, bound))
+def _operand(id: int, token: str, latex: str, compute: Callable, **properties: Any) -> Primitive:
+    """An operand that depends on gradients, unless it is said that it does not."""
+    name = token if token.isidentifier() else ''
+    return Primitive(id, token, token, latex, compute, **{'name': name, 'reads_gradient': True, **properties})
 
 
-def _drop(probability: str) -> Unary:
-    p = float(probability)
-    return Unary(
-        f'drop({probability})',
-        f'drop(%s, {probability})',
-        rf'\operatorname{{drop}}(%s, {probability})',
-        lambda x, uniform, k: np.where(uniform >= p, x, 0.0),
-        is_random=True,
+def _average(id: int, slot: str, letter: str, *spellings: str) -> Primitive:
+    latex = rf'\hat{{{letter}}}'
+    return _operand(id, slot, latex, lambda xp, i: i.averages[slot], slots=(slot,), spellings=spellings)
+
+
+def _decayed_weights(id: int, factor: str) -> Primitive:
+    return _operand(
+        id,
+        f'{factor}*w',
+        rf'10^{{{factor.removeprefix("1e")}}} w',
+        lambda xp, i: float(factor) * i.w,
+        precedence=PRODUCT,
+        parameter=factor,
+        reads_gradient=False,
+        reads_weights=True,
     )
 
 
-OPERANDS: tuple[Operand, ...] = (
-    Operand('g', 'g', lambda i: i.g),
-    Operand('g^2', 'g^2', lambda i: i.g**2),
-    Operand('g^3', 'g^3', lambda i: i.g**3),
-    Operand('m', r'\hat{m}', lambda i: i.m, ('m',)),
-    Operand('v', r'\hat{v}', lambda i: i.v, ('v',)),
-    Operand('gamma', r'\hat{\gamma}', lambda i: i.gamma, ('gamma',)),
-    Operand('sign(g)', r'\operatorname{sign}(g)', lambda i: sign(i.g)),
-    Operand('sign(m)', r'\operatorname{sign}(\hat{m})', lambda i: sign(i.m), ('m',)),
-    Operand('1', '1', lambda i: np.ones_like(i.g), reads_gradient=False),
-    Operand(
-        'noise', r'\text{noise}', lambda i: i.constants.noise_stddev * i.normal, reads_gradient=False, is_random=True
+def _over_root_of_v(numerator: Any, xp: Arithmetic, i: Inputs) -> Any:
+    return numerator / (xp.sqrt(i.averages['v']) + i.constants.epsilon)
+
+
+def _function(id: int, name: str, compute: Callable, parameter: str = '', **properties: Any) -> Primitive:
+    """A function that is written `name(x)`, or `name(x, parameter)`."""
+    shown = rf'10^{{{parameter[2:]}}}' if parameter.startswith('1e') else parameter
+    return Primitive(
+        id,
+        f'{name}({parameter})' if parameter else name,
+        f'{name}(%s, {parameter})' if parameter else f'{name}(%s)',
+        compute=compute,
+        name=name,
+        parameter=parameter,
+        **{
+            'latex': rf'\operatorname{{{name}}}(%s, {shown})' if parameter else rf'\operatorname{{{name}}}(%s)',
+            'symbol': rf'\mathrm{{{name}}}\;{shown}' if parameter else rf'\mathrm{{{name}}}',
+            **properties,
+        },
+    )
+
+
+def _clip(id: int, limit: str) -> Primitive:
+    return _function(id, 'clip', lambda xp, i, x: xp.clip(x, -float(limit), float(limit)), limit)
+
+
+def _drop(id: int, probability: str) -> Primitive:
+    return _function(id, 'drop', lambda xp, i, x: i.draw.drop(x, float(probability)), probability, is_random=True)
+
+
+def _exp_of_sign(xp: Arithmetic, i: Inputs, x: Any) -> Any:
+    """e^(dx) for x = -1, 0, 1 (or NaN): the parabola through its three values."""
+    d = i.sign_decay
+    sinh, cosh = (math.sinh(1.0), math.cosh(1.0)) if d is None else (xp.sinh(d), xp.cosh(d))
+    return 1.0 + x * (sinh + x * (cosh - 1.0))
+
+
+OPERANDS: tuple[Primitive, ...] = (
+    _operand(0, 'g', 'g', lambda xp, i: i.g),
+    _operand(1, 'g^2', 'g^2', lambda xp, i: xp.power(i.g, 2)),
+    _operand(2, 'g^3', 'g^3', lambda xp, i: xp.power(i.g, 3)),
+    _average(3, 'm', 'm', 'm_hat', 'mhat', 'm\u0302'),
+    _average(4, 'v', 'v', 'v_hat', 'vhat', 'v\u0302'),
+    _average(5, 'gamma', r'\gamma', 'gamma_hat', 'γ', 'γ\u0302'),
+    _operand(6, 'sign(g)', r'\operatorname{sign}(g)', lambda xp, i: xp.sign(i.g), gives_sign=True),
+    _operand(
+        7, 'sign(m)', r'\operatorname{sign}(\hat{m})', lambda xp, i: xp.sign(i.averages['m']), slots=('m',),
+        gives_sign=True,
     ),
-    _decayed_weights(4),
-    _decayed_weights(3),
-    _decayed_weights(2),
-    _decayed_weights(1),
-    Operand('adam', r'\text{ADAM}', lambda i: i.m / (np.sqrt(i.v) + i.constants.epsilon), ('m', 'v')),
-    Operand('rmsprop', r'\text{RMSProp}', lambda i: i.g / (np.sqrt(i.v) + i.constants.epsilon), ('v',)),
-)
+    _operand(8, '1', '1', lambda xp, i: xp.ones_like(i.g), reads_gradient=False),
+    _operand(
+        9, 'noise', r'\text{noise}', lambda xp, i: i.constants.noise_stddev * i.draw.normal_like(i.g),
+        reads_gradient=False, is_random=True,
+    ),
+    _decayed_weights(10, '1e-4'),
+    _decayed_weights(11, '1e-3'),
+    _decayed_weights(12, '1e-2'),
+    _decayed_weights(13, '1e-1'),
+    _operand(14, 'adam', r'\text{ADAM}', lambda xp, i: _over_root_of_v(i.averages['m'], xp, i), slots=('m', 'v')),
+    _operand(15, 'rmsprop', r'\text{RMSProp}', lambda xp, i: _over_root_of_v(i.g, xp, i), slots=('v',)),
+    # 16 to 25 are temporaries; the operands of later versions begin at 64
+)  # fmt: skip
 
-UNARIES: tuple[Unary, ...] = (
-    Unary('x', '%s', '%s', lambda x, _, k: x),
-    Unary('-x', '-%s', '-%s', lambda x, _, k: -x),
-    Unary('exp', 'exp(%s)', r'e^{%s}', lambda x, _, k: np.exp(x)),
-    Unary('log', 'log(%s)', r'\log |%s|', lambda x, _, k: np.log(np.maximum(np.abs(x), k.epsilon))),
-    _clip('1e-5'),
-    _clip('1e-4'),
-    _clip('1e-3'),
-    _drop('0.1'),
-    _drop('0.3'),
-    _drop('0.5'),
-    Unary('sign', 'sign(%s)', r'\operatorname{sign}(%s)', lambda x, _, k: sign(x)),
-)
+UNARIES: tuple[Primitive, ...] = (
+    Primitive(0, 'x', '%s', '%s', lambda xp, i, x: x, keeps_sign=True),
+    Primitive(1, '-x', '-%s', '-%s', lambda xp, i, x: -x, NEGATION, symbol='-', keeps_sign=True),
+    _function(2, 'exp', lambda xp, i, x: xp.exp(x), latex='e^{%s}', of_sign=_exp_of_sign),
+    _function(
+        3, 'log', lambda xp, i, x: xp.log(xp.maximum(xp.abs(x), i.constants.epsilon)), latex=r'\log |%s|',
+        symbol=r'\log|\cdot|', spellings=('ln',),
+    ),
+    _clip(4, '1e-5'),
+    _clip(5, '1e-4'),
+    _clip(6, '1e-3'),
+    _drop(7, '0.1'),
+    _drop(8, '0.3'),
+    _drop(9, '0.5'),
+    _function(10, 'sign', lambda xp, i, x: xp.sign(x), gives_sign=True),
+)  # fmt: skip
 
-BINARIES: tuple[Binary, ...] = (
-    Binary('+', '%s + %s', 1, lambda x, y, k: x + y),
-    Binary('-', '%s - %s', 1, lambda x, y, k: x - y),
-    Binary('*', r'%s \cdot %s', 2, lambda x, y, k: x * y),
-    Binary('/', r'\frac{%s}{%s + \epsilon}', 2, lambda x, y, k: x / (y + k.epsilon)),
-    Binary('left', '%s%.0s', 3, lambda x, y, k: x),
-)
+BINARIES: tuple[Primitive, ...] = (
+    Primitive(0, '+', '%s + %s', '%s + %s', lambda xp, i, x, y: x + y, SUM, symbol='+'),
+    Primitive(1, '-', '%s - %s', '%s - %s', lambda xp, i, x, y: x - y, SUM, symbol='-'),
+    Primitive(
+        2, '*', '%s * %s', r'%s \cdot %s', lambda xp, i, x, y: x * y, PRODUCT, symbol=r'\times', keeps_sign=True
+    ),
+    Primitive(
+        3, '/', '%s / %s', r'\frac{%s}{%s + \epsilon}', lambda xp, i, x, y: x / (y + i.constants.epsilon), PRODUCT,
+        ATOM, symbol=r'\div',
+    ),
+    Primitive(4, 'left', '%s%.0s', '%s%.0s', lambda xp, i, x, y: x),
+)  # fmt: skip
 
-OPERAND_IDS = {row.token: i for i, row in enumerate(OPERANDS)}
-UNARY_IDS = {row.token: i for i, row in enumerate(UNARIES)}
-BINARY_IDS = {row.token: i for i, row in enumerate(BINARIES)}
+OPERAND, UNARY, BINARY = ({row.token: row for row in rows} for rows in (OPERANDS, UNARIES, BINARIES))
+"""Rows by their tokens."""
 
 
 def temporary(k: int) -> str:
-    """The token of the value of iteration k, counted from 1."""
+    """Returns the token of the value of iteration k, counted from 1."""
     return f't{k}'
 
 
 def temporary_index(token: str) -> int:
-    """The k of a token `tk`, or 0 for any other text."""
+    """Returns the k of a token `tk`, or 0 for any other text."""
     digits = token[1:]
     return int(digits) if token[:1] == 't' and digits.isascii() and digits.isdigit() and len(digits) < 5 else 0
 
 
 def operand_id(token: str) -> int:
-    """The id of an operand or of a temporary: `g` is 0, `t1` is 16."""
+    """Returns the id of an operand or of a temporary: that of `g` is 0, that of `t1` is 16."""
     k = temporary_index(token)
-    return len(OPERANDS) - 1 + k if k else OPERAND_IDS[token]
+    return FIRST_TEMPORARY - 1 + k if k else OPERAND[token].id
+
+
+def draw_node(operand: int, unary: int) -> int:
+    """Returns the node at which a random function of an operand draws: equal sub-expressions draw the same numbers.
+
+    The first formula is that of version 1, which had 11 functions; both together give no two pairs the same node.
+
+    Args:
+        operand: the id of an operand or of a temporary, below 4,096.
+        unary: the id of the function, below 4,096.
+    """
+    return 1 + 11 * operand + unary if unary < 11 else 2**16 + 2**12 * operand + unary

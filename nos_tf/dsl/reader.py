@@ -9,13 +9,14 @@ Recursive descent over a grammar of four levels; no `eval`. Each error says whic
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple, NoReturn
 
 from nos_tf.dsl.expression import Apply, Combine, Expression, Leaf
 from nos_tf.dsl.hints import about_name, did_you_mean
 from nos_tf.dsl.known import KNOWN_RULES
-from nos_tf.dsl.primitives import OPERAND_IDS, UNARY_IDS
+from nos_tf.dsl.primitives import OPERAND, OPERANDS, UNARIES, UNARY
 
 MAX_LENGTH = 10_000  # characters
 MAX_NESTING = 64
@@ -33,13 +34,14 @@ _LEXEME = re.compile(
 _SYMBOLS = {'**': '^', '\\cdot': '*', '\\times': '*', '·': '*', '×': '*', '−': '-'}
 _CLOSING = {'(': ')', '[': ']', '{': '}'}
 
-_OPERANDS = {
-    **{name: name for name in ('g', 'm', 'v', 'gamma', 'noise', 'adam', 'rmsprop')},
-    **{spelling: name for name in 'mv' for spelling in (f'{name}_hat', f'{name}hat', f'{name}\u0302')},
-    **dict.fromkeys(('γ', 'γ\u0302', 'gamma_hat'), 'gamma'),
-}
+_OPERANDS = {name: row.token for row in OPERANDS if row.name for name in (row.name, *row.spellings)}
+_WEIGHTS = {Decimal(row.parameter): row.token for row in OPERANDS if row.reads_weights}
 _POWERS_OF_G = {2: 'g^2', 3: 'g^3'}
-_FUNCTIONS = {'exp': 'exp', 'log': 'log', 'ln': 'log', 'sign': 'sign', 'clip': 'clip', 'drop': 'drop'}
+_FUNCTIONS = {name: row.name for row in UNARIES if row.name for name in (row.name, *row.spellings)}
+_PARAMETERS = {
+    name: {Decimal(row.parameter): row.token for row in UNARIES if row.name == name and row.parameter}
+    for name in _FUNCTIONS.values()
+}
 _EPSILONS = ('eps', 'epsilon', 'ε', 'ϵ')
 
 
@@ -128,11 +130,11 @@ class _Reader:
             one = Leaf('1')
             return one if value > 0 else Apply('-x', one)
         if isinstance(value, Decimal):
-            self.fail(f'the number {value} is no operand; 1, 1e-4*w, 1e-3*w, 1e-2*w and 1e-1*w are', at)
+            self.fail(f'the number {value} is no operand; 1, {_listed(_WEIGHTS.values())} are', at)
         if isinstance(value, _Epsilon):
             self.fail('eps stands only in a denominator: a / (b + eps)', at)
         if isinstance(value, _Weights):
-            self.fail('w stands only as 1e-4*w, 1e-3*w, 1e-2*w or 1e-1*w', at)
+            self.fail(f'w stands only as {_listed(_WEIGHTS.values(), "or")}', at)
         if value.depth > MAX_NESTING:
             self.fail(f'nested deeper than {MAX_NESTING} levels', at)
         if value.size > MAX_SIZE:
@@ -172,12 +174,10 @@ class _Reader:
 
     def decayed_weights(self, number: _Value, at: int) -> Expression:
         """The operand that a number times w is."""
-        assert isinstance(number, Decimal)
-        for exponent in '4321':
-            if abs(number) == Decimal(f'1e-{exponent}'):
-                leaf = Leaf(f'1e-{exponent}*w')
-                return leaf if number > 0 else Apply('-x', leaf)
-        self.fail(f'{number}*w is no operand; 1e-4*w, 1e-3*w, 1e-2*w and 1e-1*w are', at)
+        if not isinstance(number, Decimal) or abs(number) not in _WEIGHTS:
+            self.fail(f'{number}*w is no operand; {_listed(_WEIGHTS.values())} are', at)
+        leaf = Leaf(_WEIGHTS[abs(number)])
+        return leaf if number > 0 else Apply('-x', leaf)
 
     def factor(self) -> _Value:
         """A minus, a power of e, or an atom that may have an exponent."""
@@ -240,8 +240,8 @@ class _Reader:
         word = lexeme.text.removeprefix('\\') if lexeme.kind == 'name' else ''
         self.fail(
             about_name(word)
-            or f'expected an operand ({", ".join(OPERAND_IDS)}), a function '
-            f'({", ".join(name for name in _FUNCTIONS if name != "ln")}) or the name of a known rule'
+            or f'expected an operand ({", ".join(OPERAND)}), a function '
+            f'({", ".join(dict.fromkeys(_FUNCTIONS.values()))}) or the name of a known rule'
             + did_you_mean(word, (*_OPERANDS, *_FUNCTIONS, *_EPSILONS, *KNOWN_RULES))
         )
 
@@ -255,7 +255,7 @@ class _Reader:
         argument = self.expression(self.sum(), at)
         if bar or inner_bar:
             self.require('|')
-        if function in ('clip', 'drop'):
+        if _PARAMETERS[function]:
             function = self.parametrised(function)
         if not bar:
             self.require(')')
@@ -268,7 +268,12 @@ class _Reader:
         self.require(',')
         at = self.next.at
         parameter = self.product()
-        allowed = {Decimal(token[5:-1]): token for token in UNARY_IDS if token.startswith(function)}
+        allowed = _PARAMETERS[function]
         if not isinstance(parameter, Decimal) or parameter not in allowed:
-            self.fail(f'{function} takes {", ".join(token[5:-1] for token in allowed.values())}', at)
+            self.fail(f'{function} takes {", ".join(UNARY[token].parameter for token in allowed.values())}', at)
         return allowed[parameter]
+
+
+def _listed(words: Iterable[str], joined_by: str = 'and') -> str:
+    *first, last = words
+    return f'{", ".join(first)} {joined_by} {last}'

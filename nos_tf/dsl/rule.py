@@ -6,26 +6,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
 
 from nos_tf.dsl import equivalence
-from nos_tf.dsl.expression import Expression, Leaf, from_tokens, to_infix, to_latex, to_tokens, walk
+from nos_tf.dsl.expression import Expression, from_tokens, row_of, to_infix, to_latex, to_tokens, walk
 from nos_tf.dsl.hints import did_you_mean
 from nos_tf.dsl.known import KNOWN_RULES
-from nos_tf.dsl.primitives import (
-    BINARY_IDS,
-    OPERAND_IDS,
-    OPERANDS,
-    SLOTS,
-    UNARY_IDS,
-    RuleConstants,
-    operand_id,
-    temporary,
-)
+from nos_tf.dsl.primitives import BINARY, OPERAND, SLOTS, UNARY, Primitive, RuleConstants, operand_id, temporary
 from nos_tf.dsl.reader import MAX_LENGTH, read_infix
 
 STEPS_PER_ITERATION = 5
@@ -64,7 +54,7 @@ class UpdateRule:
                 f'(op1 op2 u1 u2 b), and 1 to {MAX_ITERATIONS} iterations'
             )
         for position, token in enumerate(tokens):
-            allowed = _allowed(position)
+            allowed = _ids(position)
             if token not in allowed:
                 hint = did_you_mean(str(token), allowed)
                 where = f'token {position + 1} (iteration {position // 5 + 1})'
@@ -112,8 +102,8 @@ class UpdateRule:
 
     @property
     def token_ids(self) -> np.ndarray:
-        """int32 [5n]: positions in the tables of primitives, 15 + k for tk."""
-        return np.array([_ids(position)(token) for position, token in enumerate(self.tokens)], np.int32)
+        """The ids of the tokens, int32 [5n]."""
+        return np.array([_ids(position)[token] for position, token in enumerate(self.tokens)], np.int32)
 
     def padded_ids(self, iterations: int) -> np.ndarray:
         """int32 [5 * iterations]: `token_ids`, then iterations that hand the value on.
@@ -130,8 +120,18 @@ class UpdateRule:
 
     @classmethod
     def from_ids(cls, ids: np.ndarray) -> UpdateRule:
-        """The rule of `token_ids`."""
-        return cls(tuple(_allowed(position)[i] for position, i in enumerate(ids)))
+        """Returns the rule of `token_ids`.
+
+        Raises:
+            ValueError: there is no primitive of such an id, as in a file that a newer version has written.
+        """
+        tokens = []
+        for position, number in enumerate(map(int, ids)):
+            known = {id: token for token, id in _ids(position).items()}
+            if number not in known:
+                raise ValueError(f'token {position + 1} has the id {number}, which this version does not know')
+            tokens.append(known[number])
+        return cls(tuple(tokens))
 
     @property
     def infix(self) -> str:
@@ -144,30 +144,30 @@ class UpdateRule:
         return to_latex(self.expression)
 
     @property
-    def operands(self) -> frozenset[str]:
-        """The operands that the canonical form reads."""
-        return frozenset(e.token for e in walk(self.canonical().expression) if isinstance(e, Leaf))
+    def primitives(self) -> frozenset[Primitive]:
+        """The primitives that the canonical form consists of."""
+        return frozenset(map(row_of, walk(self.canonical().expression)))
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Which of m, v and gamma the rule keeps: its memory, in floats a weight."""
-        kept = {slot for token in self.operands for slot in OPERANDS[OPERAND_IDS[token]].slots}
+        """Which running averages the rule keeps: its memory, in floats a weight."""
+        kept = {slot for row in self.primitives for slot in row.slots}
         return tuple(slot for slot in SLOTS if slot in kept)
 
     @property
     def reads_gradient(self) -> bool:
         """Whether the update depends on any gradient at all."""
-        return any(OPERANDS[OPERAND_IDS[token]].reads_gradient for token in self.operands)
+        return any(row.reads_gradient for row in self.primitives)
 
     @property
     def reads_weights(self) -> bool:
         """Whether the update depends on the weights themselves."""
-        return any(token.endswith('*w') for token in self.operands)
+        return any(row.reads_weights for row in self.primitives)
 
     @property
     def is_stochastic(self) -> bool:
         """Whether the rule draws random numbers."""
-        return equivalence.is_stochastic(self.canonical().expression)
+        return any(row.is_random for row in self.primitives)
 
     def canonical(self) -> UpdateRule:
         """The representative of all rules that are the same program, bit for bit."""
@@ -183,20 +183,16 @@ class UpdateRule:
 
 def _is_token_notation(words: list[str]) -> bool:
     """Whether words are meant as tokens: two operands side by side are never infix."""
-    return len(words) > 1 and all(word in OPERAND_IDS or _OPERAND_WORD.fullmatch(word) for word in words[:2])
+    return len(words) > 1 and all(word in OPERAND or _OPERAND_WORD.fullmatch(word) for word in words[:2])
 
 
 @cache
-def _allowed(position: int) -> tuple[str, ...]:
-    kind = position % STEPS_PER_ITERATION
+def _ids(position: int) -> dict[str, int]:
+    """The tokens that may stand at a position, with their ids."""
+    iteration, kind = divmod(position, STEPS_PER_ITERATION)
     if kind < 2:
-        return (*OPERAND_IDS, *(temporary(k) for k in range(1, position // STEPS_PER_ITERATION + 1)))
-    return tuple(UNARY_IDS if kind < 4 else BINARY_IDS)
-
-
-def _ids(position: int) -> Callable[[str], int]:
-    kind = position % STEPS_PER_ITERATION
-    return operand_id if kind < 2 else (UNARY_IDS if kind < 4 else BINARY_IDS).__getitem__
+        return {token: operand_id(token) for token in (*OPERAND, *(temporary(k + 1) for k in range(iteration)))}
+    return {token: row.id for token, row in (UNARY if kind < 4 else BINARY).items()}
 
 
 def _shorten(text: str) -> str:

@@ -37,7 +37,8 @@ def why_untrainable(rule: UpdateRule, constants: RuleConstants | None = None) ->
         return 'reads no gradient'
     expression = rule.canonical().expression
     later = _probes(constants or RuleConstants())
-    first = dataclasses.replace(later, m=later.g, v=later.g**2, gamma=later.g**3)  # what the first step averages
+    g = later.g
+    first = dataclasses.replace(later, averages={'m': g, 'v': g**2, 'gamma': g**3})  # of the first step
     updates = equivalence.evaluate(expression, later, _uniform)
     if _is_not_finite(updates) or _is_not_finite(equivalence.evaluate(expression, first, _uniform)):
         return 'is not finite'
@@ -62,14 +63,14 @@ def _probes(constants: RuleConstants) -> Inputs:
     inputs = equivalence.probes(constants, GRADIENTS, len(GRADIENTS) * PROBES)
     random = np.random.Generator(np.random.PCG64(20170807))
     w, normal = random.standard_normal([2, len(inputs.g)])
-    return dataclasses.replace(inputs, w=WEIGHTS * w, normal=normal)
+    return dataclasses.replace(inputs, w=WEIGHTS * w, draw=equivalence.Draws(normal))
 
 
 def _of_other_gradients(inputs: Inputs) -> Inputs:
     """Every probe with the gradient and the averages of another one, of another scale, and all else as it was."""
     shift = len(inputs.g) // 2 + 1
-    averages = {name: np.roll(getattr(inputs, name), shift) for name in ('g', 'm', 'v', 'gamma')}
-    return dataclasses.replace(inputs, **averages)
+    averages = {name: np.roll(values, shift) for name, values in inputs.averages.items()}
+    return dataclasses.replace(inputs, g=np.roll(inputs.g, shift), averages=averages)
 
 
 def _uniform(drop: Expression) -> np.ndarray:

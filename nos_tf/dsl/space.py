@@ -14,9 +14,9 @@ import numpy as np
 from nos_tf.dsl.primitives import BINARIES, OPERANDS, UNARIES, temporary
 from nos_tf.dsl.rule import MAX_ITERATIONS, STEPS_PER_ITERATION, UpdateRule
 
-ALL_OPERANDS = tuple(row.token for row in OPERANDS)
-ALL_UNARIES = tuple(row.token for row in UNARIES)
-ALL_BINARIES = tuple(row.token for row in BINARIES)
+ALL_OPERANDS, ALL_UNARIES, ALL_BINARIES = (
+    tuple(row.token for row in rows if row.version == 1) for rows in (OPERANDS, UNARIES, BINARIES)
+)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from itertools import groupby
 from string import Template
 
-from nos_tf.dsl.expression import ATOM, NEGATION, PRODUCT, Apply, Expression, Leaf, arguments, to_infix, walk
+from nos_tf.dsl.expression import Apply, Expression, Leaf, arguments, row_of, to_infix, walk
 from nos_tf.dsl.known import KNOWN_RULES, KnownRule
-from nos_tf.dsl.primitives import BINARIES, BINARY_IDS, SLOTS, RuleConstants
+from nos_tf.dsl.primitives import ATOM, NEGATION, PRODUCT, SLOTS, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.frameworks import FRAMEWORKS, KEY, Framework
 
@@ -239,7 +239,7 @@ class _Printer:
         if isinstance(e, Apply):
             is_negation = e.token == '-x'
             return spelling % text(e.argument, ATOM if is_negation else 0), NEGATION if is_negation else ATOM
-        precedence = BINARIES[BINARY_IDS[e.token]].precedence
+        precedence = row_of(e).precedence
         left, right = text(e.left, precedence), text(e.right, 1 if e.token == '/' else precedence + 1)
         if e.left != e.right:  # beside a tensor, a number will do
             left, right = ('1.0' if child == ONE else side for child, side in ((e.left, left), (e.right, right)))

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from nos_tf.dsl.primitives import RuleConstants
+from nos_tf.dsl.expression import Expression, evaluate
+from nos_tf.dsl.primitives import Inputs, RuleConstants
 from nos_tf.optimizers import semantics
-from nos_tf.optimizers.semantics import Draws, Inputs, Tensor
+from nos_tf.optimizers.semantics import KERAS, Draws, Tensor
 
 JOINED_BELOW = 2**14
 """Elements up to which variables are joined: copying them costs less than calling the operations for each."""
@@ -51,16 +52,16 @@ class Kernel:
     """What a rule computes in one step.
 
     Args:
-        program: the tokens of a canonical rule.
+        expression: of a canonical rule.
         constants: its hyper-parameters.
     """
 
-    def __init__(self, program: tuple[str, ...], constants: RuleConstants) -> None:
-        self.program, self.constants = program, constants
+    def __init__(self, expression: Expression, constants: RuleConstants) -> None:
+        self.expression, self.constants = expression, constants
         self._compiled: dict[tuple[tuple[int, ...], str], Callable[..., None]] = {}
 
     def __reduce__(self) -> tuple[type['Kernel'], tuple]:
-        return Kernel, (self.program, self.constants)  # compiled functions are neither copied nor pickled
+        return Kernel, (self.expression, self.constants)  # compiled functions are neither copied nor pickled
 
     def __call__(self, elements: Elements, scalars: Scalars) -> Results:
         """One step, operation by operation."""
@@ -69,13 +70,14 @@ class Kernel:
         for slot, average in elements.averages.items():
             averages[slot] = semantics.update_average(slot, average, g, self.constants)
             corrected[slot] = averages[slot] * semantics.bias_correction(slot, scalars.step, self.constants, dtype)
-        draws, decay = None, None
+        draw = None
         if elements.positions is not None:
             draws = Draws(ops.cast(scalars.seed, 'int32'), scalars.step, elements.positions)
-        if scalars.sign_decay is not None:
-            decay = ops.cast(scalars.sign_decay, dtype)
-        inputs = Inputs(g, elements.weights, corrected, draws, self.constants, decay)
-        return ops.cast(scalars.learning_rate, dtype) * semantics.evaluate(self.program, inputs), averages
+            draw = draws.of_nodes(self.expression)
+        decay = None if scalars.sign_decay is None else ops.cast(scalars.sign_decay, dtype)
+        inputs = Inputs(g, elements.weights, corrected, self.constants, sign_decay=decay)
+        update = evaluate(self.expression, KERAS, inputs, draw, of_signs=True)
+        return ops.cast(scalars.learning_rate, dtype) * update, averages
 
     def compiles(self, shape: tuple[int, ...]) -> bool:
         """Whether a variable is worth a compilation; not on GPUs, which may lack what XLA needs."""

@@ -81,10 +81,10 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate, **keras_arguments)
         self.rule, self.constants, self.seed = rule, constants, seed
         self.sign_decay = _checked_sign_decay(sign_decay)
-        self._kernel = Kernel(rule.canonical().tokens, constants)
+        self._kernel = Kernel(rule.canonical().expression, constants)
         if not rule.reads_gradient:
             warnings.warn(f'the rule {rule} reads no gradient: it does not learn from the loss', stacklevel=2)
-        if sign_decay is not None and not any('sign' in token for token in rule.canonical().tokens):
+        if sign_decay is not None and not any(row.gives_sign for row in rule.primitives):
             warnings.warn(f'the rule {rule} contains no sign: sign_decay changes nothing', stacklevel=2)
 
     def build(self, variables: list[keras.Variable]) -> None:

@@ -16,17 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from nos_tf.dsl.expression import Apply, Expression, Leaf
-from nos_tf.dsl.primitives import (
-    BINARIES,
-    BINARY_IDS,
-    OPERAND_IDS,
-    OPERANDS,
-    UNARIES,
-    UNARY_IDS,
-    Inputs,
-    RuleConstants,
-)
+from nos_tf.dsl import equivalence
+from nos_tf.dsl.primitives import Inputs
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.rule_tree import MATHEMATICS, draw_tree, text_width
 
@@ -56,26 +47,9 @@ def plane(rule: UpdateRule, cells: int = CELLS) -> tuple[np.ndarray, np.ndarray]
     """
     axis = (np.arange(cells) + 0.5) * 2 / cells - 1
     m, g = np.meshgrid(axis, axis, indexing='ij')
-    inputs = Inputs(
-        g=g,
-        w=np.full_like(g, WEIGHT),
-        m=m,
-        v=m**2 + SPREAD**2,
-        gamma=m**3 + 3 * m * SPREAD**2,
-        normal=np.zeros_like(g),
-        constants=RuleConstants(),
-    )
-    with np.errstate(all='ignore'):
-        return axis, _evaluate(rule.expression, inputs)
-
-
-def _evaluate(e: Expression, inputs: Inputs) -> np.ndarray:
-    if isinstance(e, Leaf):
-        return OPERANDS[OPERAND_IDS[e.token]].define(inputs)
-    if isinstance(e, Apply):
-        kept = np.ones_like(inputs.g)
-        return UNARIES[UNARY_IDS[e.token]].define(_evaluate(e.argument, inputs), kept, inputs.constants)
-    return BINARIES[BINARY_IDS[e.token]].define(_evaluate(e.left, inputs), _evaluate(e.right, inputs), inputs.constants)
+    averages = {'m': m, 'v': m**2 + SPREAD**2, 'gamma': m**3 + 3 * m * SPREAD**2}
+    inputs = Inputs(g, np.full_like(g, WEIGHT), averages, draw=equivalence.Draws(np.zeros_like(g)))
+    return axis, equivalence.evaluate(rule.expression, inputs, lambda drop: np.ones_like(g))
 
 
 def colour_scale(values: np.ndarray) -> Normalize:
@@ -187,7 +161,7 @@ def _caption(rule: UpdateRule, grey: bool) -> Iterator[str]:
     averages = ' and '.join(formula for slot, formula in formulas.items() if slot in rule.slots)
     if averages:
         yield rf'{averages}, as if gradients had mean $\hat{{m}}$ and standard deviation 1/2'
-    if any(token.endswith('*w') for token in rule.operands):
+    if rule.reads_weights:
         yield f'$w = {WEIGHT:g}$'
     if rule.is_stochastic:
         yield 'a step that drops nothing and has no noise'

@@ -8,8 +8,7 @@ from matplotlib.patches import Ellipse, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
-from nos_tf.dsl.expression import Apply, Combine, Expression, Leaf, walk
-from nos_tf.dsl.primitives import OPERAND_IDS, OPERANDS
+from nos_tf.dsl.expression import Apply, Combine, Expression, Leaf, row_of, walk
 from nos_tf.report.rule_graph import Edge, Point, arrange
 
 COLOURS = {Leaf: '#cfe2f3', Apply: '#ffe9a8', Combine: '#e4e4e4'}
@@ -20,18 +19,11 @@ MATHEMATICS = 'cm'  # the paper's typeface
 LETTERS, HEIGHT, PADDING, LEVEL, GAP, OUTLET = 14, 26, 8, 54, 18, 14
 LARGEST = 1.5  # a small tree grows no more than this
 
-SYMBOLS = {'+': r'$+$', '-': r'$-$', '*': r'$\times$', '/': r'$\div$', '-x': r'$-$', 'log': r'$\log|\cdot|$'}
-
 
 def label(e: Expression) -> str:
-    """What stands in the box of a node."""
-    if isinstance(e, Leaf):
-        return f'${OPERANDS[OPERAND_IDS[e.token]].latex}$'
-    if e.token in SYMBOLS:
-        return SYMBOLS[e.token]
-    name, _, parameter = e.token.rstrip(')').partition('(')
-    shown = f'10^{{{parameter[2:]}}}' if parameter.startswith('1e') else parameter
-    return rf'$\mathrm{{{name}}}\;{shown}$' if shown else rf'$\mathrm{{{name}}}$'
+    """Returns what stands in the box of a node."""
+    row = row_of(e)
+    return f'${row.latex if row.symbol is None else row.symbol}$'
 
 
 def text_width(text: str, size: float) -> float:

@@ -1,29 +1,34 @@
 """Each primitive computes what the paper says, by numbers worked out by hand, and keeps its id for good."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from nos_tf.dsl import primitives
+from nos_tf.dsl.equivalence import Draws
 from nos_tf.dsl.primitives import (
     BINARIES,
+    FIRST_TEMPORARY,
+    NUMPY,
     OPERANDS,
     UNARIES,
+    UNARY,
     Inputs,
     RuleConstants,
+    draw_node,
     operand_id,
     temporary,
     temporary_index,
 )
+from nos_tf.dsl.rule import MAX_ITERATIONS
 
 INPUTS = Inputs(
     g=np.array([2.0, -0.5]),
     w=np.array([3.0, -4.0]),
-    m=np.array([0.5, -0.25]),
-    v=np.array([4.0, 0.25]),
-    gamma=np.array([8.0, -0.125]),
-    normal=np.array([1.0, -2.0]),
+    averages={'m': np.array([0.5, -0.25]), 'v': np.array([4.0, 0.25]), 'gamma': np.array([8.0, -0.125])},
+    draw=Draws(normal=np.array([1.0, -2.0])),
 )
 
 OPERAND_VALUES = {
@@ -70,16 +75,39 @@ BINARY_VALUES = {
 }
 
 
-def test_ids_never_change():
-    assert [row.token for row in OPERANDS] == [
-        'g', 'g^2', 'g^3', 'm', 'v', 'gamma', 'sign(g)', 'sign(m)',
-        '1', 'noise', '1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w', 'adam', 'rmsprop',
-    ]  # fmt: skip
-    assert [row.token for row in UNARIES] == [
-        'x', '-x', 'exp', 'log', 'clip(1e-5)', 'clip(1e-4)', 'clip(1e-3)',
-        'drop(0.1)', 'drop(0.3)', 'drop(0.5)', 'sign',
-    ]  # fmt: skip
-    assert [row.token for row in BINARIES] == ['+', '-', '*', '/', 'left']
+VERSION_1 = {
+    'g': 0, 'g^2': 1, 'g^3': 2, 'm': 3, 'v': 4, 'gamma': 5, 'sign(g)': 6, 'sign(m)': 7,
+    '1': 8, 'noise': 9, '1e-4*w': 10, '1e-3*w': 11, '1e-2*w': 12, '1e-1*w': 13, 'adam': 14, 'rmsprop': 15,
+}, {
+    'x': 0, '-x': 1, 'exp': 2, 'log': 3, 'clip(1e-5)': 4, 'clip(1e-4)': 5, 'clip(1e-3)': 6,
+    'drop(0.1)': 7, 'drop(0.3)': 8, 'drop(0.5)': 9, 'sign': 10,
+}, {'+': 0, '-': 1, '*': 2, '/': 3, 'left': 4}  # fmt: skip
+
+
+@pytest.mark.parametrize(('rows', 'ids'), list(zip((OPERANDS, UNARIES, BINARIES), VERSION_1, strict=True)))
+def test_ids_are_for_good(rows, ids):
+    """Stores, tables and random draws know a primitive by its id."""
+    assert {row.token: row.id for row in rows if row.version == 1} == ids
+    numbers = [row.id for row in rows]
+    assert len(set(numbers)) == len({row.token for row in rows}) == len(rows)
+    later = [row for row in rows if row.version > 1]
+    assert all(row.id >= (64 if rows is OPERANDS else len(ids)) for row in later)
+
+
+def test_temporaries_have_ids_that_no_operand_has():
+    ids = {operand_id(temporary(k)) for k in range(1, MAX_ITERATIONS + 1)}
+    assert ids == set(range(16, 26))
+    assert FIRST_TEMPORARY == 16
+    assert not ids & {row.id for row in OPERANDS}
+
+
+def test_a_random_node_draws_as_it_always_has_and_like_no_other():
+    """1 + 11 operand + unary for version 1; whatever is added to the tables draws otherwise, and changes no other."""
+    assert [draw_node(*ids) for ids in ((0, 7), (15, 9), (16, 8), (25, 9))] == [8, 175, 185, 285]
+    operands, unaries = [*range(100), 4095], [*range(30), 4095]
+    nodes = {draw_node(operand, unary) for operand in operands for unary in unaries}
+    assert len(nodes) == len(operands) * len(unaries)
+    assert min(nodes) > 0 and max(nodes) < 2**31
 
 
 @pytest.mark.parametrize(
@@ -98,18 +126,19 @@ def test_temporaries_are_counted_from_one():
 
 @pytest.mark.parametrize('row', OPERANDS, ids=lambda row: row.token)
 def test_operand_by_hand(row):
-    np.testing.assert_allclose(row.define(INPUTS), OPERAND_VALUES[row.token], rtol=1e-14)
+    np.testing.assert_allclose(row.compute(NUMPY, INPUTS), OPERAND_VALUES[row.token], rtol=1e-14)
 
 
 @pytest.mark.parametrize('row', UNARIES, ids=lambda row: row.token)
 def test_unary_by_hand(row):
-    value = row.define(np.array(X), np.array(UNIFORM), RuleConstants())
+    inputs = dataclasses.replace(INPUTS, draw=Draws(np.zeros(4), np.array(UNIFORM)))
+    value = row.compute(NUMPY, inputs, np.array(X))
     np.testing.assert_allclose(value, UNARY_VALUES[row.token], rtol=1e-14)
 
 
 @pytest.mark.parametrize('row', BINARIES, ids=lambda row: row.token)
 def test_binary_by_hand(row):
-    value = row.define(np.array([3.0, 0.5]), np.array([2.0, 0.0]), RuleConstants())
+    value = row.compute(NUMPY, INPUTS, np.array([3.0, 0.5]), np.array([2.0, 0.0]))
     np.testing.assert_allclose(value, BINARY_VALUES[row.token], rtol=1e-14)
 
 
@@ -122,12 +151,24 @@ def test_what_each_row_says_about_itself():
     ]  # fmt: skip
     assert [row.token for row in OPERANDS if row.is_random] == ['noise']
     assert [row.token for row in UNARIES if row.is_random] == ['drop(0.1)', 'drop(0.3)', 'drop(0.5)']
+    assert [row.token for row in OPERANDS if row.reads_weights] == ['1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w']
+    rows = (*OPERANDS, *UNARIES, *BINARIES)
+    assert [row.token for row in rows if row.gives_sign] == ['sign(g)', 'sign(m)', 'sign']
+    assert [row.token for row in rows if row.keeps_sign] == ['x', '-x', '*']
+
+
+@pytest.mark.parametrize('decay', [None, 0.0, 0.25, 1.0])
+def test_the_formula_for_the_exponential_of_a_sign(decay):
+    inputs, x = dataclasses.replace(INPUTS, sign_decay=decay), np.array([-1.0, 0.0, 1.0, math.nan])
+    (row,) = (row for row in UNARIES if row.of_sign)
+    expected = np.exp(x * (1.0 if decay is None else decay))
+    np.testing.assert_allclose(row.of_sign(NUMPY, inputs, x), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize('row', BINARIES, ids=lambda row: row.token)
 def test_commutative_means_that_the_order_is_free(row):
     x, y = np.array([3.0, -0.1]), np.array([0.7, 5.0])
-    same = np.array_equal(row.define(x, y, RuleConstants()), row.define(y, x, RuleConstants()))
+    same = np.array_equal(row.compute(NUMPY, INPUTS, x, y), row.compute(NUMPY, INPUTS, y, x))
     assert same == (row.token in ('+', '*'))
 
 
@@ -138,8 +179,8 @@ def test_sign_at_the_edges():
 
 
 def test_log_is_finite_at_zero():
-    log = next(row for row in UNARIES if row.token == 'log')
-    assert log.define(np.array([0.0]), np.zeros(1), RuleConstants(epsilon=1e-4)) == pytest.approx(-9.210340371976182)
+    inputs = dataclasses.replace(INPUTS, constants=RuleConstants(epsilon=1e-4))
+    assert UNARY['log'].compute(NUMPY, inputs, np.zeros(1)) == pytest.approx(-9.210340371976182)
 
 
 def test_constants_of_the_paper():

@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 
+from nos_tf.dsl.primitives import OPERANDS
 from nos_tf.dsl.rule import UpdateRule
 from tests.rules import random_rules
 
 POWERSIGN = 'sign(g) sign(m) x x * g t1 x exp *'
+
+
+@pytest.mark.parametrize(('position', 'id'), [(0, 16), (1, 64), (2, 11), (4, 5), (5, 17), (0, -1)])
+def test_ids_of_no_primitive_are_refused(position, id):
+    """As of a newer version, or of an iteration that is yet to come."""
+    ids = UpdateRule.parse(POWERSIGN).token_ids
+    ids[position] = id
+    with pytest.raises(ValueError, match=f'^token {position + 1} has the id {id}, which this version does not know'):
+        UpdateRule.from_ids(ids)
 
 
 def test_a_thousand_rules_survive_every_notation():
@@ -64,7 +74,7 @@ def test_what_a_rule_needs(text, slots, reads_gradient, is_stochastic, operands)
     assert rule.slots == slots
     assert rule.reads_gradient == reads_gradient
     assert rule.is_stochastic == is_stochastic
-    assert rule.operands == operands
+    assert {row.token for row in rule.primitives if row in OPERANDS} == operands
 
 
 def test_iterations_and_text():

@@ -106,7 +106,7 @@ def test_a_shape_is_compiled_once_whatever_the_step_and_many_shapes_warn_of_noth
 def test_a_copy_or_a_pickle_compiles_for_itself():
     optimizer = step_of('powersign', [zeros(COMPILED_FROM)])
     for kernel_ in (copy.deepcopy(optimizer._kernel), pickle.loads(pickle.dumps(optimizer._kernel))):
-        assert (kernel_.program, kernel_.constants) == (optimizer._kernel.program, optimizer._kernel.constants)
+        assert (kernel_.expression, kernel_.constants) == (optimizer._kernel.expression, optimizer._kernel.constants)
         assert kernel_._compiled == {}
 
 
@@ -179,7 +179,7 @@ def test_small_variables_cost_the_operations_of_one():
 def test_step_by_hand():
     """At step 1 the averages are (1 - β) g^k, the corrected ones g^k: powersign takes λ e g."""
     g = tf.constant([0.5, -2.0, 0.0], 'float64')
-    of_rule = Kernel(UpdateRule.parse('powersign').canonical().tokens, RuleConstants())
+    of_rule = Kernel(UpdateRule.parse('powersign').canonical().expression, RuleConstants())
     elements = Elements(g, {'m': tf.zeros(3, 'float64')}, weights=None, positions=None)
     delta, averages = of_rule(elements, Scalars(0.25, step=1, seed=0, sign_decay=None))
     np.testing.assert_allclose(delta, 0.25 * np.e * g.numpy(), rtol=1e-12)

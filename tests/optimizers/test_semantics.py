@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nos_tf.dsl import primitives
-from nos_tf.dsl.primitives import RuleConstants
+from nos_tf.dsl import equivalence, expression, primitives
+from nos_tf.dsl.primitives import BINARY, NUMPY, OPERAND, UNARY, Inputs, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers import semantics
-from nos_tf.optimizers.semantics import Draws, Inputs
+from nos_tf.optimizers.semantics import KERAS, NOISE_NODE, Draw, Draws
 from tests.optimizers import oracle
 from tests.rules import BINARIES, OPERANDS, RANDOM, UNARIES, random_rules
 
@@ -35,10 +35,19 @@ def edge_inputs():
     return {'g': g, 'w': w, 'm': m, 'v': v, 'gamma': gamma, 'normal': draws.normal(0, 'float64').numpy()}, draws
 
 
-def tensor_inputs(leaves, draws, dtype='float64'):
-    tensors = {name: tf.constant(value, dtype) for name, value in leaves.items()}
-    averages = {name: tensors[name] for name in ('m', 'v', 'gamma')}
-    return Inputs(tensors['g'], tensors['w'], averages, draws, CONSTANTS)
+def inputs_of(leaves, draw=None):
+    """What a rule reads, of arrays or tensors by name."""
+    return Inputs(leaves['g'], leaves['w'], {name: leaves[name] for name in ('m', 'v', 'gamma')}, CONSTANTS, draw)
+
+
+def tensor_inputs(leaves, draws, dtype='float64', node=NOISE_NODE):
+    return inputs_of({name: tf.constant(value, dtype) for name, value in leaves.items()}, Draw(draws, node))
+
+
+def evaluate(tokens, inputs):
+    """The value of a rule on tensors, as NOSOptimizer computes it but for its short cuts."""
+    tree = expression.from_tokens(tokens)
+    return expression.evaluate(tree, KERAS, inputs, inputs.draw.draws.of_nodes(tree))
 
 
 @pytest.mark.parametrize('token', OPERANDS)
@@ -46,8 +55,8 @@ def test_operand(token):
     leaves, draws = edge_inputs()
     with np.errstate(all='ignore'):
         expected = oracle.operand_value(token, leaves)
-        defined = primitives.OPERANDS[OPERANDS.index(token)].define(primitives.Inputs(**leaves))
-    value = semantics.OPERAND_FUNCTIONS[token](tensor_inputs(leaves, draws)).numpy()
+        defined = OPERAND[token].compute(NUMPY, inputs_of(leaves, equivalence.Draws(leaves['normal'])))
+    value = OPERAND[token].compute(KERAS, tensor_inputs(leaves, draws)).numpy()
     np.testing.assert_allclose(value, expected, rtol=1e-14)
     np.testing.assert_allclose(defined, expected, rtol=1e-14)
 
@@ -60,9 +69,9 @@ def test_unary(token):
     keep = None if probability is None else uniform >= probability
     with np.errstate(all='ignore'):
         expected = oracle.unary_value(token, EDGES.copy(), keep)
-        defined = primitives.UNARIES[UNARIES.index(token)].define(EDGES, uniform, CONSTANTS)
-    inputs = tensor_inputs(dict.fromkeys(('g', 'w', 'm', 'v', 'gamma'), EDGES), draws)
-    value = semantics.UNARY_FUNCTIONS[token](tf.constant(EDGES), inputs, node).numpy()
+        leaves = dict.fromkeys(('g', 'w', 'm', 'v', 'gamma'), EDGES)
+        defined = UNARY[token].compute(NUMPY, inputs_of(leaves, equivalence.Draws(None, uniform)), EDGES)
+    value = UNARY[token].compute(KERAS, tensor_inputs(leaves, draws, node=node), tf.constant(EDGES)).numpy()
     np.testing.assert_allclose(value, expected, rtol=1e-14, atol=1e-300)
     np.testing.assert_allclose(defined, expected, rtol=1e-14)
     assert keep is None or 0 < keep.sum() < len(EDGES)
@@ -74,16 +83,10 @@ def test_binary(token):
     x, y = leaves['g'], leaves['m']
     with np.errstate(all='ignore'):
         expected = oracle.binary_value(token, x, y)
-        defined = primitives.BINARIES[BINARIES.index(token)].define(x, y, CONSTANTS)
-    value = semantics.BINARY_FUNCTIONS[token](tf.constant(x), tf.constant(y), tensor_inputs(leaves, draws)).numpy()
+        defined = BINARY[token].compute(NUMPY, inputs_of(leaves), x, y)
+    value = BINARY[token].compute(KERAS, tensor_inputs(leaves, draws), tf.constant(x), tf.constant(y)).numpy()
     np.testing.assert_allclose(value, expected, rtol=1e-14)
     np.testing.assert_allclose(defined, expected, rtol=1e-14)
-
-
-def test_tables_stand_in_the_order_of_the_ids():
-    assert tuple(semantics.OPERAND_FUNCTIONS) == OPERANDS
-    assert tuple(semantics.UNARY_FUNCTIONS) == UNARIES
-    assert tuple(semantics.BINARY_FUNCTIONS) == BINARIES
 
 
 @pytest.mark.parametrize('mode', ['eager', 'graph', 'xla'])
@@ -148,8 +151,7 @@ def test_canonical_rules_are_bit_identical():
     for tokens in random_rules(600, seed=12, stochastic=False):
         canonical = UpdateRule(tokens).canonical().tokens
         if canonical != tokens:
-            expected = semantics.evaluate(tokens, inputs).numpy()
-            np.testing.assert_array_equal(semantics.evaluate(canonical, inputs).numpy(), expected, str(tokens))
+            np.testing.assert_array_equal(evaluate(canonical, inputs), evaluate(tokens, inputs), str(tokens))
             compared += 1
     assert compared >= 300
 
@@ -165,7 +167,7 @@ def test_evaluate_agrees_with_the_oracle():
         tokens = UpdateRule(tokens).canonical().tokens
         with np.errstate(all='ignore'):
             expected = oracle.evaluate(tokens, leaves, lambda operand, unary: mask(draws, operand, unary))
-        np.testing.assert_allclose(semantics.evaluate(tokens, inputs), expected, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(evaluate(tokens, inputs), expected, rtol=1e-9, atol=1e-15)
 
 
 def mask(draws, operand, unary):
@@ -175,10 +177,21 @@ def mask(draws, operand, unary):
     return draws.keep(node, float(unary[5:-1])).numpy()
 
 
-def test_node_ids_are_distinct():
-    nodes = {semantics.node_id(operand, unary) for operand in range(25) for unary in range(11)}
-    assert len(nodes) == 275
-    assert semantics.NOISE_NODE not in nodes
+def test_a_graph_that_is_told_the_rule_computes_what_it_does():
+    """`run` picks by ids what `evaluate` knows beforehand; also with ids that leave gaps, as a later version has."""
+    random = np.random.default_rng(15)
+    leaves = {name: random.standard_normal(40) for name in ('g', 'w', 'm', 'gamma')}
+    inputs = tensor_inputs({**leaves, 'v': random.random(40) + 0.1}, draws_of(40))
+
+    @tf.function(autograph=False)
+    def run(ids):
+        return semantics.run(tf.unstack(ids), inputs, inputs.draw.draws, tf.switch_case)
+
+    for tokens in random_rules(60, seed=16):
+        rule = UpdateRule(tokens).canonical()
+        found = run(rule.padded_ids(3)).numpy()
+        np.testing.assert_allclose(found, evaluate(rule.tokens, inputs), rtol=1e-12, err_msg=str(rule))
+    assert [int(semantics._place(tf.constant(id), [0, 1, 5, 64])) for id in (0, 1, 5, 64)] == [0, 1, 2, 3]
 
 
 # Random numbers. Bounds are five standard errors; everything is seeded, so that a test passes always or never.
@@ -192,8 +205,8 @@ def test_drop_rate(probability):
 
 def test_drop_neither_rescales_nor_touches_what_it_keeps():
     x = tf.random.stateless_normal([1000], [1, 2])
-    inputs = tensor_inputs({name: np.ones(1000) for name in ('g', 'w', 'm', 'v', 'gamma')}, draws_of(1000), 'float32')
-    dropped = semantics.UNARY_FUNCTIONS['drop(0.3)'](x, inputs, 3).numpy()
+    ones = {name: np.ones(1000) for name in ('g', 'w', 'm', 'v', 'gamma')}
+    dropped = UNARY['drop(0.3)'].compute(KERAS, tensor_inputs(ones, draws_of(1000), 'float32', node=3), x).numpy()
     kept = dropped != 0
     assert 600 < kept.sum() < 800
     np.testing.assert_array_equal(dropped[kept], x.numpy()[kept])
@@ -214,7 +227,7 @@ def test_noise_is_normal(dtype):
 
 def test_noise_has_its_deviation():
     ones = {name: np.ones(ELEMENTS) for name in ('g', 'w', 'm', 'v', 'gamma')}
-    noise = semantics.OPERAND_FUNCTIONS['noise'](tensor_inputs(ones, draws_of(ELEMENTS))).numpy()
+    noise = OPERAND['noise'].compute(KERAS, tensor_inputs(ones, draws_of(ELEMENTS))).numpy()
     assert noise.std() == pytest.approx(0.01, rel=0.02)
 
 

@@ -77,7 +77,7 @@ class Table:
 
 def table_outcome(job):
     digest = hashlib.sha256(f'{job.program.tokens} {job.seed}'.encode()).digest()
-    reward = 0.1 + 0.1 * digest[0] / 255 + 0.5 * ('g' in job.program.operands)
+    reward = 0.1 + 0.1 * digest[0] / 255 + 0.5 * ('g' in job.program.tokens)
     return Outcome(reward, 0.1, (0.1, reward), 0.01)
 
 
