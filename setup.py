@@ -34,6 +34,7 @@ setup(
         'scikit-learn>=1.4',
         'matplotlib>=3.8',
         'rich>=13',
+        'psutil>=5.9',
     ],
     extras_require={'test': TEST, 'gnmt': GNMT},
 )

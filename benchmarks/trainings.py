@@ -27,7 +27,8 @@ from typing import Any, NamedTuple, Protocol
 from nos_tf import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.search.evaluators import ProcessPool
-from nos_tf.search.files import explained, lock_directory
+from nos_tf.search.faults import explained
+from nos_tf.search.files import lock_directory
 from nos_tf.tasks.child import Child, Outcome
 from nos_tf.tasks.machine import use_one_cpu_thread
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nos_tf.search import RunError
-from nos_tf.search.files import explained, lock_directory
+from nos_tf.search.faults import check_integrity, explained
+from nos_tf.search.files import is_local, lock_directory
 from nos_tf.tasks import machine
 
 OTHERS = 'other machines'  # in `meta`: of each that went on with the run, what differed from the first
+PATIENCE_WITH_READERS = 60  # seconds
 _MAX_DIFFERENCES = 6
 
 
@@ -39,9 +41,12 @@ class Database:
             if others := sorted(path.name for path in run_dir.glob('*.sqlite') if path.name != file_name):
                 raise RunError(f'{run_dir} holds a run of another kind, {others[0]}: choose another --run_dir')
             self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
+            if not (local := is_local(run_dir)):
+                _keep_rollback_journal(self._db)
             check_integrity(self._db, self.path)
             self._prepare(tables, identity, allow_mixed)
-            self._db.execute('PRAGMA journal_mode = WAL')  # a report can be read while a run writes
+            if local:
+                self._db.execute('PRAGMA journal_mode = WAL')  # a report can be read while a run writes
             self._db.execute('PRAGMA synchronous = FULL')
             self._held = stack.pop_all()
 
@@ -123,16 +128,21 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
+def _keep_rollback_journal(db: sqlite3.Connection) -> None:
+    """Has readers and the writer wait for each other: a write-ahead log is wrong on a network file system.
+
+    Its index is memory that all who have the file open share, and they may be on several machines
+    (https://sqlite.org/wal.html). A log that is there already is taken up without that memory.
+    """
+    db.execute('PRAGMA locking_mode = EXCLUSIVE')
+    db.execute('PRAGMA journal_mode = DELETE')
+    db.execute('PRAGMA locking_mode = NORMAL')
+    db.execute(f'PRAGMA busy_timeout = {PATIENCE_WITH_READERS * 1000}')
+
+
 def read_identity(db: sqlite3.Connection) -> dict[str, Any]:
     """All that the content of a file depends on, by name."""
     return {key: json.loads(value) for key, value in db.execute('SELECT key, value FROM meta')}
-
-
-def check_integrity(db: sqlite3.Connection, path: Path) -> None:
-    """Raises RunError if the file is damaged."""
-    verdict = db.execute('PRAGMA quick_check(1)').fetchone()[0]
-    if verdict != 'ok':
-        raise RunError(f'{path} is corrupted ({" ".join(verdict.split())}): move it away, or restore a copy')
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

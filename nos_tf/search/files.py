@@ -1,13 +1,20 @@
 """The files of a run directory: who may write them, and what is said when that fails."""
 
+import errno
 import fcntl
 import io
-import sqlite3
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import psutil
+
 from nos_tf.search import RunError
+
+LOCAL = frozenset(
+    {'apfs', 'bcachefs', 'btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'hfs', 'overlay', 'tmpfs', 'xfs', 'zfs'}
+)
+ON_LOCAL_DISK = 'choose a --run_dir on a local disk (what is here can be copied there)'
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def lock_directory(run_dir: Path) -> io.TextIOWrapper:
@@ -22,33 +29,33 @@ def lock_directory(run_dir: Path) -> io.TextIOWrapper:
                 f'another process is running in {run_dir}: wait for it, or choose another --run_dir'
             ) from error
         except OSError as error:
-            raise RunError(
-                f'{run_dir} cannot be a run directory ({error.strerror}): choose another --run_dir'
-            ) from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                says = 'has no space left', 'make room and run the same command again'
+            elif error.errno in _NO_LOCKS:
+                says = 'is on a file system that cannot lock files', ON_LOCAL_DISK
+            else:
+                says = 'cannot be a run directory', 'choose another --run_dir'
+            raise RunError(f'{run_dir} {says[0]} ({error.strerror}): {says[1]}') from error
         stack.pop_all()  # it is held as long as the store
     return file
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns what goes wrong with a store into one line."""
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise  # a mistake of ours, not of the file
-    except sqlite3.Error as error:
-        text = str(error)
-        if 'full' in text:
-            raise RunError(
-                f'no space left to write {path} ({text}): make room and run the same command again'
-            ) from error
-        if 'disk I/O' in text:
-            raise RunError(f'{path} cannot be read or written ({text}): is the disk full or failing?') from error
-        if 'locked' in text or 'busy' in text:
-            raise RunError(f'{path} is locked by another program ({text}): close that and try again') from error
-        if 'readonly' in text or 'unable to open' in text:
-            raise RunError(f'{path} cannot be opened or written to ({text}): see to its permissions') from error
-        raise RunError(f'{path} is corrupted ({text}): move it away, or restore a copy') from error
+def file_system(directory: Path) -> str:
+    """Returns the type of the file system of a directory, as 'ext4' or 'nfs4'; '' if the machine does not tell.
+
+    Of two that are mounted at one place, the later one is seen.
+    """
+    with suppress(OSError, NotImplementedError):
+        places = [directory.resolve(), *directory.resolve().parents]
+        mounted = [part for part in psutil.disk_partitions(all=True) if Path(part.mountpoint) in places]
+        if mounted:
+            return max(reversed(mounted), key=lambda part: len(part.mountpoint)).fstype
+    return ''
+
+
+def is_local(directory: Path) -> bool:
+    """Whether the file system is known to be of this machine alone, with locks and shared memory that work."""
+    return file_system(directory).lower() in LOCAL
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.search import RunError
 from nos_tf.search.database import Database, read_identity, reading
-from nos_tf.search.files import explained
+from nos_tf.search.faults import explained
 from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Row, StoredChild, Update
 from nos_tf.tasks.child import Outcome
 
@@ -183,7 +183,7 @@ def read_run(run_dir: Path) -> Run:
         raise RunError(f'{run_dir} holds no {FILE_NAME}: no search has run there')
     with reading(path) as db:
         configuration = read_identity(db)
-        version = configuration.pop('schema')
+        version = configuration.pop('schema', None)
         if version != VERSION:
             raise RunError(f'{run_dir} holds a run of another version: schema is {version} there and {VERSION} here')
         rows = [Row(*row) for row in db.execute('SELECT * FROM results')]

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from nos_tf.search import RunError
 from nos_tf.search.database import Database, read_identity, reading
-from nos_tf.search.files import explained
+from nos_tf.search.faults import explained
 from nos_tf.search.jobs import Trainable
 
 FILE_NAME = 'trainings.sqlite'
@@ -117,10 +117,8 @@ def kind_of(run_dir: Path) -> str | None:
         return None
     with reading(path) as db:
         identity = read_identity(db)
-        if identity['schema'] != VERSION:
-            raise RunError(
-                f'{run_dir} holds trainings of another version: schema is {identity["schema"]}, not {VERSION}'
-            )
+        if (version := identity.get('schema')) != VERSION:
+            raise RunError(f'{run_dir} holds trainings of another version: schema is {version}, not {VERSION}')
         return identity['trainings']
 
 

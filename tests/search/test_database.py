@@ -1,12 +1,16 @@
 """What every SQLite file of a run directory has: one identity, one writer, all or nothing."""
 
+import shutil
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
 from nos_tf.search import RunError
-from nos_tf.search.database import OTHERS, Database, differences
+from nos_tf.search.database import OTHERS, Database, differences, read_identity, reading
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -137,3 +141,67 @@ def test_a_directory_of_another_kind_of_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r'holds a run of another kind, y\.sqlite: choose another --run_dir'):
         open_database(tmp_path)
     assert not (tmp_path / 'x.sqlite').exists()
+
+
+def on(kind, monkeypatch):
+    """Lets every directory lie on a file system of this kind."""
+    monkeypatch.setattr('psutil.disk_partitions', lambda all: [SimpleNamespace(mountpoint='/', fstype=kind)])
+
+
+@pytest.mark.parametrize('kind, mode', [('ext4', 'wal'), ('nfs4', 'delete'), ('fuse.sshfs', 'delete'), ('', 'delete')])
+def test_a_write_ahead_log_is_for_local_disks(tmp_path, monkeypatch, kind, mode):
+    on(kind, monkeypatch)
+    for number in (1, 2):
+        with open_database(tmp_path, a=1) as database:
+            assert database._db.execute('PRAGMA journal_mode').fetchone() == (mode,)
+            add(database, number)
+            assert numbers(tmp_path) == [1, 2][:number]
+            assert (tmp_path / 'x.sqlite-shm').exists() == (mode == 'wal')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.lock', 'x.sqlite']
+
+
+def test_without_a_write_ahead_log_a_run_can_be_read_while_it_writes(tmp_path, monkeypatch):
+    on('nfs4', monkeypatch)
+    seen, done = set(), threading.Event()
+
+    def read():
+        while not done.is_set():
+            with reading(tmp_path / 'x.sqlite') as db:
+                seen.add(len(db.execute('SELECT n FROM numbers').fetchall()))
+
+    written = []
+    with open_database(tmp_path, a=1) as database, ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        while len(seen) < 5 and len(written) < 5000:
+            add(database, len(written))
+            written.append(len(written))
+        done.set()
+        for reader in readers:
+            reader.result()
+    assert len(seen) >= 5
+    assert numbers(tmp_path) == written
+
+
+def test_a_log_that_a_killed_process_left_is_taken_up_without_shared_memory(tmp_path, monkeypatch):
+    with open_database(tmp_path / 'local', a=1) as database:
+        add(database, 1)
+        add(database, 2)
+        shutil.copytree(tmp_path / 'local', tmp_path / 'network')
+    (tmp_path / 'network' / 'x.sqlite-shm').unlink()
+    on('nfs4', monkeypatch)
+    connect = sqlite3.connect
+
+    def without_shared_memory(path, **keywords):
+        return connect(f'{path.absolute().as_uri()}?vfs=unix-none', uri=True, **keywords)
+
+    monkeypatch.setattr(sqlite3, 'connect', without_shared_memory)
+    with open_database(tmp_path / 'network', a=1) as database:
+        add(database, 3)
+    monkeypatch.setattr(sqlite3, 'connect', connect)
+    assert numbers(tmp_path / 'network') == [1, 2, 3]
+
+
+def test_a_run_that_has_just_begun_is_not_corrupted(tmp_path):
+    (tmp_path / 'x.sqlite').touch()
+    with pytest.raises(RunError, match='x.sqlite holds nothing yet'), reading(tmp_path / 'x.sqlite') as db:
+        read_identity(db)

@@ -107,3 +107,16 @@ def test_a_course_that_cannot_begin_is_one_error_and_the_directory_is_free(tmp_p
 def test_event_files_of_two_optimizers_never_mix():
     assert Key('keras.Adam', 0.01, 2).folder == 'keras.Adam/0.01-2'
     assert Key('g * m', 0.1, 0).folder != Key('g + m', 0.1, 0).folder
+
+
+def test_a_file_of_another_program_is_not_corrupted(tmp_path):
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+        db.execute('CREATE TABLE meta (identity TEXT)')  # as benchmarks/trainings.py has it
+    with pytest.raises(RunError, match='is a file of another program or version') as caught:
+        kind_of(tmp_path)
+    assert 'corrupted' not in str(caught.value)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+        db.execute('DROP TABLE meta')
+        db.execute('CREATE TABLE meta (key TEXT, value TEXT)')
+    with pytest.raises(RunError, match='another version: schema is None, not 2'):
+        kind_of(tmp_path)
