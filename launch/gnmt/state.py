@@ -14,6 +14,7 @@ import tensorflow as tf
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe
 from nos_tf.optimizers.contender import Contender
 from nos_tf.search import RunError
+from nos_tf.tasks import archives
 
 IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)
 
@@ -137,34 +138,32 @@ class State:
     def save(self, path: Path, trained: Trained) -> None:
         """Writes a checkpoint whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix('.draft')
         arrays = {f'v{i}': _array(variable) for i, variable in enumerate(self._variables)}
         arrays |= {f'b{i}': value for i, value in enumerate(self._best)}
         arrays['at'] = np.array([self.steps, self._epoch, self._batch])
         arrays['points'] = np.array(trained.points)
         arrays['over'] = np.array([trained.diverged, trained.stopped])
         arrays['identity'] = np.array(self._identity)
-        with open(draft, 'wb') as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stubs take each for allow_pickle
-        draft.replace(path)
+        archives.save(path, arrays)
 
     def restore(self, path: Path) -> Trained:
         """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is said, and is none.
 
         Raises:
             RunError: it is of another recipe or text.
+            OSError: there is one that cannot be read now.
         """
         arrays, at = [*self._start, *self._start[: len(self._model.trainable_variables)]], (0, 0, 0)
         trained = Trained((), False, False, None, None, '', self.memory)
         if path.exists():
             try:
-                with np.load(path) as file:
-                    found = [file[key] for key in file.files if key[0] in 'vb' and key[1:].isdigit()]
-                    points = tuple(Point(int(step), *rest) for step, *rest in file['points'].tolist())
-                    diverged, stopped = file['over'].tolist()
-                    steps, epoch, batch = map(int, file['at'].tolist())
-                    identity = str(file['identity'])
-            except Exception as error:  # what NumPy raises of a damaged archive has many kinds
+                stored = archives.load(path)
+                found = [array for key, array in stored.items() if key[0] in 'vb' and key[1:].isdigit()]
+                points = tuple(Point(int(step), *rest) for step, *rest in stored['points'].tolist())
+                diverged, stopped = stored['over'].tolist()
+                steps, epoch, batch = map(int, stored['at'].tolist())
+                identity = str(stored['identity'])
+            except (ValueError, KeyError, TypeError) as error:  # an array that is missing, or of another shape
                 print(f'{path} is damaged ({error}): this training begins anew', file=sys.stderr, flush=True)
             else:
                 if identity != self._identity:

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from nos_tf.search import RunError
 from nos_tf.search.database import Database, read_identity, reading
 from nos_tf.search.faults import explained
 from nos_tf.search.schema import FILE_NAME, MERGED, TABLES, TRAINED, VERSION, Checkpoint, Row, StoredChild, Update
+from nos_tf.tasks import archives
 from nos_tf.tasks.child import Outcome
 
 
@@ -141,9 +141,8 @@ class Store(Database):
         if row is None:
             return None
         try:
-            with np.load(io.BytesIO(row[2])) as state:
-                return Checkpoint(row[0], row[1], dict(state))
-        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+            return Checkpoint(row[0], row[1], archives.load(io.BytesIO(row[2])))
+        except archives.DamagedError as error:
             raise RunError(f'{self.path} is corrupted (checkpoint: {error}): restore a copy') from error
 
     def count(self) -> int:

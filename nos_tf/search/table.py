@@ -6,8 +6,6 @@ and what the best rule would have been is known. `benchmarks/tabular/generate.py
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -24,6 +22,7 @@ from nos_tf.search.columns import UNTRAINED, Columns
 from nos_tf.search.database import differences
 from nos_tf.search.jobs import Job
 from nos_tf.search.schema import LOOKED_UP
+from nos_tf.tasks import archives
 from nos_tf.tasks.child import Child, Outcome
 
 FORMAT = 1
@@ -186,9 +185,7 @@ class RewardTable:
 
     def save(self, path: Path) -> None:
         """Writes the file, whole or not at all."""
-        draft = path.with_suffix('.draft.npz')
-        np.savez_compressed(draft, metadata=json.dumps(self.metadata), **self._arrays())  # type: ignore[arg-type]
-        draft.replace(path)
+        archives.save(path, {'metadata': np.array(json.dumps(self.metadata)), **self._arrays()}, compressed=True)
 
     @classmethod
     def load(cls, path: Path | str) -> 'RewardTable':
@@ -196,26 +193,17 @@ class RewardTable:
 
         Raises:
             RunError: there is none, it is no table or a damaged one, or a table of another format.
+            OSError: it cannot be read now.
         """
         try:
-            with np.load(path) as file:
-                metadata = json.loads(str(file['metadata']))
-                if metadata['format'] != FORMAT:
-                    raise RunError(f'{path} is a table of format {metadata["format"]}, and this version reads {FORMAT}')
-                values = {field.name: _read(file, field.name) for field in fields(cls)[1:]}
-            return cls(metadata, **values)
+            file = archives.load(path)
+            metadata = json.loads(str(file['metadata']))
+            if metadata['format'] != FORMAT:
+                raise RunError(f'{path} is a table of format {metadata["format"]}, and this version reads {FORMAT}')
+            return cls(metadata, **{field.name: _read(file, field.name) for field in fields(cls)[1:]})
         except FileNotFoundError as error:
             raise RunError(f'there is no table of rewards {path}: `{GENERATOR}` makes one') from error
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f'{path} is no table of rewards, or a damaged one ({error}): restore it') from error
 
 

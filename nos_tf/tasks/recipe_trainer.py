@@ -4,12 +4,11 @@ Everything that is random follows from the seed and the number of the epoch, so 
 checkpoint ends with the same bits as one that never stopped, on the same machine.
 """
 
-import contextlib
 import hashlib
 import json
 import math
+import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from nos_tf.optimizers.contender import Contender
+from nos_tf.tasks import archives
 from nos_tf.tasks.images import Split
 from nos_tf.tasks.recipe import Curve, Recipe, Trained
 
@@ -102,12 +102,21 @@ class _Model:
         self.accuracy = _traced(self._accuracy)
 
     def begin(self, rate: float, path: Path) -> Trained:
-        """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is none."""
+        """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is said, and is none.
+
+        Raises:
+            OSError: there is one that cannot be read now.
+        """
         values, trained = self._start, Trained(Curve(), 0.0, False)
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as file:
-            curve = Curve(*(tuple(part.tolist()) for part in file['curve']))
-            found = Trained(curve, float(file['seconds']), bool(file['diverged']))
-            values, trained = [file[f'v{i}'] for i in range(len(self._variables))], found
+        try:
+            arrays = archives.load(path)
+            curve = Curve(*(tuple(part.tolist()) for part in arrays['curve']))
+            found = Trained(curve, float(arrays['seconds']), bool(arrays['diverged']))
+            values, trained = [arrays[f'v{i}'] for i in range(len(self._variables))], found
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:  # an array that is missing, or of another shape
+            print(f'{path} is damaged ({error}): this training begins anew', file=sys.stderr, flush=True)
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
         self._optimizer.learning_rate.assign(rate)
@@ -116,11 +125,10 @@ class _Model:
     def save(self, path: Path, trained: Trained) -> None:
         """Writes a checkpoint whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix('.draft')
-        values = {f'v{i}': keras.ops.convert_to_numpy(variable) for i, variable in enumerate(self._variables)}
-        with open(draft, 'wb') as file:
-            np.savez(file, curve=np.array(trained.curve), seconds=trained.seconds, diverged=trained.diverged, **values)
-        draft.replace(path)
+        arrays = {f'v{i}': keras.ops.convert_to_numpy(variable) for i, variable in enumerate(self._variables)}
+        arrays['curve'] = np.array(trained.curve)
+        arrays['seconds'], arrays['diverged'] = np.array(trained.seconds), np.array(trained.diverged)
+        archives.save(path, arrays)
 
     def is_finite(self) -> bool:
         """Whether all weights are."""

@@ -187,6 +187,12 @@ def test_a_damaged_file_is_told_of(path, damage):
         RewardTable.load(path)
 
 
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path):
+    (tmp_path / 'table.npz').symlink_to('/proc/self/mem')  # a read of its beginning fails as one of a bad disk does
+    with pytest.raises(OSError, match='Input/output error'):
+        RewardTable.load(tmp_path / 'table.npz')
+
+
 def test_another_format_is_told_of(path):
     make(format=FORMAT + 1).save(path)
     with pytest.raises(RunError, match=f'is a table of format {FORMAT + 1}, and this version reads {FORMAT}'):

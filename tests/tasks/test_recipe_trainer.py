@@ -38,11 +38,21 @@ def test_rates_and_seeds_do_not_touch_each_other(tmp_path):
     assert again.curve != trainer.train(DROP, 0.01, 1, 2).curve
 
 
-def test_a_damaged_checkpoint_is_none(tmp_path):
+def test_a_damaged_checkpoint_is_said_and_is_none(tmp_path, capsys):
     trainer = RecipeTrainer(RECIPE, tmp_path)
-    first = trainer.train(ADAM, 0.01, 0, 1)
-    trainer.checkpoint(ADAM, 0.01, 0).write_bytes(b'PK\x03\x04 cut off')
+    first, path = trainer.train(ADAM, 0.01, 0, 1), trainer.checkpoint(ADAM, 0.01, 0)
+    path.write_bytes(b'PK\x03\x04 cut off')
     assert trainer.train(ADAM, 0.01, 0, 1).curve == first.curve
+    assert f'{path} is damaged (' in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(tmp_path):
+    trainer = RecipeTrainer(RECIPE, tmp_path)
+    path = trainer.checkpoint(ADAM, 0.01, 0)
+    path.symlink_to('/proc/self/mem')  # a read of its beginning fails as one of a bad disk does
+    with pytest.raises(OSError, match='Input/output error'):
+        trainer.train(ADAM, 0.01, 0, 1)
+    assert path.is_symlink()
 
 
 def test_a_checkpoint_that_lacks_a_part_is_none(tmp_path):

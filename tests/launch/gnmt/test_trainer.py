@@ -118,6 +118,15 @@ def test_a_damaged_checkpoint_is_said_and_is_none(make, capsys):
     assert f'{path} is damaged (' in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_cannot_be_read_now_is_not_called_damaged(make, capsys):
+    state, path = saved(make())
+    path.unlink()
+    path.symlink_to('/proc/self/mem')  # a read of its beginning fails as one of a bad disk does
+    with pytest.raises(OSError, match='Input/output error'):
+        state.restore(path)
+    assert 'damaged' not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('change', [{'network': Gnmt(2, 16, 0.3, 0.1)}, {'subwords': 61}])
 def test_a_checkpoint_of_another_model_or_vocabulary_is_refused(make, change):
     trainer = make()

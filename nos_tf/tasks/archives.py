@@ -1,0 +1,39 @@
+"""NumPy's archives (npz): written whole or not at all, and when read, what is damaged told from what cannot be had."""
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+class DamagedError(ValueError):
+    """The bytes of an archive are not what was written."""
+
+
+def save(path: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
+    """Writes an archive whole or not at all."""
+    draft = path.with_suffix('.draft')
+    write = np.savez_compressed if compressed else np.savez
+    with open(draft, 'wb') as file:
+        write(file, **arrays)  # type: ignore[arg-type]  # its stubs take each for allow_pickle
+    draft.replace(path)
+
+
+def load(file: Path | str | BinaryIO) -> dict[str, np.ndarray]:
+    """Returns all arrays of an archive, by name.
+
+    Raises:
+        DamagedError: the content is cut off, changed, or of another format.
+        OSError: the file is not there, or cannot be read now; nothing is said of its content.
+        MemoryError: likewise.
+    """
+    try:
+        with np.load(file) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # of damage, zipfile, zlib, tokenize and NumPy raise a dozen kinds
+        out_of_reach = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # as a seek out of bounds
+        if out_of_reach or isinstance(error, MemoryError):
+            raise
+        raise DamagedError(' '.join(f'{type(error).__name__}: {error}'.split())) from error
