@@ -35,6 +35,7 @@ setup(
         'matplotlib>=3.8',
         'rich>=13',
         'psutil>=5.9',
+        'cloudpickle>=3.0',
     ],
     extras_require={'test': TEST, 'gnmt': GNMT},
 )

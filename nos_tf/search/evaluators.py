@@ -13,13 +13,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import gin
 
 from nos_tf.search import RunError
 from nos_tf.search.jobs import Job, Patience, Trainable, reason
 from nos_tf.search.schema import TRAINED
+from nos_tf.search.spawning import main_is_guarded, pack, unpack, without_main
 from nos_tf.tasks import machine
 from nos_tf.tasks.checks import check_counts
 from nos_tf.tasks.child import Child
@@ -113,14 +114,15 @@ class ProcessPool(_Trains):
     def start(self, child: Trainable, iterations: int) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
         child.trainer(iterations)  # what is wrong with it is said here, once
-        self._arguments = (child, iterations)
+        self._hides_main = not main_is_guarded()
+        self._packed = pack((child, iterations), by_value=self._hides_main)
         self._jobs: _Jobs = {}
         self._patience = Patience(self.attempts)
         self._open()
 
     def _open(self) -> None:
         self._pool = ProcessPoolExecutor(
-            self.workers, multiprocessing.get_context('spawn'), initializer=_start_worker, initargs=self._arguments
+            self.workers, multiprocessing.get_context('spawn'), initializer=_start_worker, initargs=(self._packed,)
         )
 
     def submit(self, job: Any) -> None:
@@ -132,7 +134,7 @@ class ProcessPool(_Trains):
             self._submit(job)
 
     def _submit(self, job: Any) -> None:
-        with _deaf_to_interrupts():
+        with _deaf_to_interrupts(), without_main(self._hides_main):
             self._jobs[self._pool.submit(_train, job)] = job
 
     def collect(self) -> list[tuple[Any, Any]]:
@@ -208,11 +210,26 @@ def _deaf_to_interrupts() -> Iterator[None]:
 _trainer: Any = None  # of this worker process
 
 
-def _start_worker(child: Trainable, iterations: int) -> None:
+class _CannotStart(NamedTuple):
+    """Stands for the trainer of a worker that has none, and says why to whoever gives it a job."""
+
+    error: Exception
+
+    def train(self, *_: Any) -> NoReturn:
+        raise self.error
+
+
+def _start_worker(packed: bytes) -> None:
     global _trainer
     threading.Thread(target=_die_with_parent, daemon=True).start()
     use_one_cpu_thread()
-    _trainer = child.trainer(iterations)
+    try:
+        child, iterations = unpack(packed)
+        _trainer = child.trainer(iterations)
+    except MemoryError:
+        raise  # it dies, and its successor may have more
+    except Exception as error:
+        _trainer = _CannotStart(error)
 
 
 def _die_with_parent() -> None:

@@ -1,10 +1,13 @@
 """The evaluators: the same bits everywhere, every job back once, and no worker that is mourned or left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -132,6 +135,33 @@ def test_a_worker_that_is_killed_is_replaced_and_no_job_is_lost(pool):
     assert all(outcome.reward == one.seed / 100 for one, outcome in results)
     assert trainings(pool.folder, fake_children.DIES_ONCE) == 2
     assert [trainings(pool.folder, seed) for seed in (20, 21)] == [1, 1]  # what had ended is not trained again
+
+
+@dataclass(frozen=True)
+class FitOnlyHere:
+    """A child that no worker process can train."""
+
+    def trainer(self, iterations):
+        if multiprocessing.parent_process() is not None:
+            raise LookupError('not of this\nprocess')
+
+
+def test_a_worker_that_cannot_begin_says_why_at_once(capfd):
+    evaluator = ProcessPool(workers=1)
+    evaluator.start(FitOnlyHere(), 1)
+    evaluator.submit(job(1, 'g * exp(m)'))
+    with pytest.raises(RunError) as error:
+        evaluator.collect()
+    evaluator.close()
+    assert str(error.value) == 'the rule g * exp(m) could not be trained: LookupError: not of this process'
+    assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_a_child_that_cannot_be_sent_is_refused_with_what_to_do():
+    child = FitOnlyHere()
+    object.__setattr__(child, 'lock', threading.Lock())
+    with pytest.raises(ValueError, match=r"cannot be told what to train .*lock.*under `if __name__ == '__main__':`"):
+        ProcessPool(workers=1).start(child, 1)
 
 
 @pytest.mark.slow
