@@ -26,6 +26,11 @@ GROUND = 'nos_tf.version'  # below every floor: anyone may import it
 ROOF = {'nos_tf', 'nos_tf.__main__'}  # nos_tf/__init__.py and nos_tf/__main__.py
 FOREIGN_TO_DSL = {'tensorflow', 'keras', 'tf_keras', 'tensorflow_probability', 'tensorflow_datasets', 'gin'}
 
+NOT_IN_PYTHON_3_10 = {
+    *('LiteralString', 'Never', 'NotRequired', 'Required', 'Self', 'TypeVarTuple', 'Unpack', 'assert_never'),
+    *('assert_type', 'dataclass_transform', 'override', 'reveal_type', 'ReadOnly', 'TypeAliasType', 'TypeIs'),
+}
+
 LEVEL = {room: level for level, rooms in enumerate(FLOORS, start=1) for room in rooms}
 
 
@@ -136,6 +141,18 @@ def missing_tests(root: Path) -> list[str]:
     return [str(mirror) for mirror in mirrors if not (root / mirror).is_file()]
 
 
+def too_new_imports(root: Path) -> list[str]:
+    """Names from `typing` that the oldest Python of setup.py lacks: there, their modules cannot be imported."""
+    return [
+        f'{module}, line {node.lineno}: imports {alias.name}'
+        for module, path in find_modules(root).items()
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'), str(path)))
+        if isinstance(node, ast.ImportFrom) and node.module == 'typing'
+        for alias in node.names
+        if alias.name in NOT_IN_PYTHON_3_10
+    ]
+
+
 def not_gin(root: Path) -> list[str]:
     """Files of gin/ that are no configuration: an __init__.py there would hide the gin library."""
     return [str(path.relative_to(root)) for path in root.glob('gin/**/*') if path.is_file() and path.suffix != '.gin']
@@ -162,6 +179,10 @@ def test_no_import_cycle() -> None:
 def test_every_module_has_its_test() -> None:
     missing = missing_tests(ROOT)
     assert not missing, 'missing tests:\n' + '\n'.join(missing)
+
+
+def test_the_oldest_python_has_what_is_imported() -> None:
+    assert too_new_imports(ROOT) == []
 
 
 def test_the_gin_folder_holds_configurations_only() -> None:
@@ -246,6 +267,11 @@ def test_checker_finds_a_cycle_of_scripts(tmp_path: Path) -> None:
 def test_checker_finds_a_module_without_a_floor(tmp_path: Path) -> None:
     root = build(tmp_path, SOUND | {'nos_tf/utils.py': '', 'nos_tf/extras/a.py': ''})
     assert homeless(root) == ['nos_tf.extras.a', 'nos_tf.utils']
+
+
+def test_checker_finds_a_name_that_the_oldest_python_lacks(tmp_path: Path) -> None:
+    root = build(tmp_path, SOUND | {'nos_tf/tasks/child.py': 'from typing import (\n    Any,\n    Self,\n)'})
+    assert too_new_imports(root) == ['nos_tf.tasks.child, line 1: imports Self']
 
 
 def test_checker_finds_a_missing_test_and_a_stranger_in_gin(tmp_path: Path) -> None:

@@ -102,12 +102,12 @@ def check_integrity(db: sqlite3.Connection, path: Path) -> None:
     """Raises RunError if the file is damaged, or cannot be read."""
     verdict = _verdict(db)
     if verdict != 'ok':
-        raise _fault(path, _code_in(verdict), ' '.join(verdict.split()))
+        raise _fault(path, _code_in(verdict), verdict)
 
 
 def _fault(path: Path, code: int, text: str) -> RunError:
     sentence = _EXTENDED.get(code) or _SENTENCES.get(code & PRIMARY, _OTHER)
-    line = sentence.format(path=path, text=text)
+    line = sentence.format(path=path, text=' '.join(text.split()))
     if ON_LOCAL_DISK not in line and code & PRIMARY in (BUSY, IOERR, CORRUPT, CANTOPEN) and not is_local(path.parent):
         kind = file_system(path.parent) or 'a file system of an unknown kind'
         line = f'{line.removesuffix("?")}; it lies on {kind}, where locks may fail: {ON_LOCAL_DISK}'

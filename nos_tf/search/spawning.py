@@ -43,7 +43,7 @@ def main_is_guarded() -> bool:
 def without_main(hidden: bool = True) -> Iterator[None]:
     """Processes that are spawned in here do not import the main module, if it is to be hidden."""
     names = vars(sys.modules['__main__'])
-    kept = {name: names[name] for name in ('__spec__', '__file__') if hidden and name in names}
+    kept: dict[str, Any] = {name: names[name] for name in ('__spec__', '__file__') if hidden and name in names}
     names.update(dict.fromkeys(kept))
     try:
         yield

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from nos_tf.search import RunError
 from nos_tf.search.database import Database, read_identity, reading
@@ -57,6 +57,9 @@ class Training(NamedTuple):
         return Key(*self[:3])
 
 
+_Self = TypeVar('_Self')  # that of `typing` is not in Python 3.10
+
+
 class Trained(Protocol):
     """What a training leaves."""
 
@@ -64,7 +67,7 @@ class Trained(Protocol):
         """It as JSON values."""
 
     @classmethod
-    def of_json(cls, fields: Mapping[str, Any]) -> Self:
+    def of_json(cls: type[_Self], fields: Mapping[str, Any]) -> _Self:
         """The inverse of `as_json`."""
 
 
@@ -160,7 +163,7 @@ class TrainingRun(Generic[T]):
         self._store, self._course, self._evaluator = store, course, evaluator
         self._started = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> 'TrainingRun[T]':
         return self
 
     def __exit__(self, *_: object) -> None:

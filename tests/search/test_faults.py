@@ -156,7 +156,7 @@ def test_what_is_damaged_is_called_so(store, damage):
 
 def test_a_text_that_is_none_is_damage(store):
     with closing(connect(store)) as db:
-        db.execute("UPDATE numbers SET n = CAST(x'ff' AS TEXT) WHERE n = ?", ('7' * 100,))
+        db.execute("UPDATE numbers SET n = CAST(x'0aff' AS TEXT) WHERE n = ?", ('7' * 100,))
         with told(store) as lines:
             db.execute('SELECT n FROM numbers').fetchall()
     assert 'is corrupted (Could not decode to UTF-8' in lines[0]
