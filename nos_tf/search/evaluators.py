@@ -115,7 +115,7 @@ class ProcessPool(_Trains):
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
         child.trainer(iterations)  # what is wrong with it is said here, once
         self._hides_main = not main_is_guarded()
-        self._packed = pack((child, iterations), by_value=self._hides_main)
+        self._packed = pack((child, iterations, machine.settings()), by_value=self._hides_main)
         self._jobs: _Jobs = {}
         self._patience = Patience(self.attempts)
         self._open()
@@ -224,7 +224,8 @@ def _start_worker(packed: bytes) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     use_one_cpu_thread()
     try:
-        child, iterations = unpack(packed)
+        child, iterations, settings = unpack(packed)
+        machine.adopt(settings)
         _trainer = child.trainer(iterations)
     except MemoryError:
         raise  # it dies, and its successor may have more

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import pytest
 
 from nos_tf.dsl.rule import UpdateRule
@@ -57,7 +58,9 @@ def pool(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ONE_THREAD:
             patch.delenv(name, raising=False)
+        keras.config.set_epsilon(0.25)  # a setting that its worker is to adopt
         evaluator.start(FakeChild(evaluator.folder), 1)
+        keras.config.set_epsilon(1e-7)
         yield evaluator
         evaluator.close()
 
@@ -119,10 +122,10 @@ def test_a_training_that_fails_is_told_by_rule_and_reason(fixture, request):
     assert [(one.seed, outcome.reward) for one, outcome in evaluator.collect()] == [(1, 0.01)]
 
 
-def test_a_worker_computes_on_one_thread_and_does_not_hear_interrupts(pool):
+def test_a_worker_computes_on_one_thread_with_the_settings_of_its_parent_and_does_not_hear_interrupts(pool):
     pool.submit(job(fake_children.HABITS))
     ((_, outcome),) = pool.collect()
-    assert outcome.reward == 1 and outcome.sweep == (1.0,)
+    assert outcome.reward == 1 and outcome.sweep == (1.0,) and outcome.learning_rate == 0.25
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])  # this process does
 
 
