@@ -7,21 +7,19 @@ import builtins
 import keyword
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from string import Template
 
-from nos_tf.dsl.expression import Apply, Expression, Leaf, arguments, row_of, to_infix, walk
+from nos_tf.dsl.expression import to_infix
 from nos_tf.dsl.known import KNOWN_RULES, KnownRule
-from nos_tf.dsl.primitives import ATOM, NEGATION, PRODUCT, SLOTS, RuleConstants
+from nos_tf.dsl.primitives import SLOTS, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.optimizers.frameworks import FRAMEWORKS, KEY, Framework
+from nos_tf.optimizers.frameworks import FRAMEWORKS, Framework
+from nos_tf.optimizers.source import formula_of
 
-ONE = Leaf('1')
 LINE = 88  # characters of a line: what the usual formatters leave as it is
-FORMULA = 60  # characters of a formula, behind the deepest indentation; a longer one gives parts of itself a name
 
 CAPITALS = {
     'addsign': 'AddSign',
@@ -105,12 +103,11 @@ def _blanks(
     name: str, rule: UpdateRule, known: KnownRule | None, target: Framework
 ) -> dict[str, Sequence[Mapping[str, str]]]:
     """The word of a gutter -> what its lines are filled with, once for each item; '' -> what any line may ask for."""
-    formula, local, draws = _formula(rule.expression, target.spellings)
-    words = set(re.findall(r'\w+', ' '.join([formula, *local])))
+    formula = formula_of(rule.expression, target.spelling)
+    words = set(re.findall(r'\w+', ' '.join([formula.text, *formula.assignments])))
     slots = [
-        {'slot': slot, 'beta': f'beta_{k}', 'power': 'g' if k == 1 else f'g**{k}'}
-        for k, slot in enumerate(SLOTS, start=1)
-        if slot in rule.slots
+        {'slot': slot.name, 'beta': slot.decay, 'power': 'g' if slot.power == 1 else f'g**{slot.power}'}
+        for slot in map(SLOTS.get, rule.slots)
     ]
     if slots:
         words |= {'g', 'jnp'}
@@ -127,8 +124,8 @@ def _blanks(
         'name': name,
         'state': f'{_camel_case(name)}State',
         'source': known.source if known else '',
-        'formula': formula,
-        'draws': str(draws),
+        'formula': formula.text,
+        'draws': str(formula.draws),
         'options': ''.join(f', {option}={default}' for option, default in options.items()),
         'entries': ''.join(f', "{option}": {option}' for option in options),
         'arguments': ', '.join(trees),
@@ -145,7 +142,7 @@ def _blanks(
         'slots': when(slots),
         'option': [{'option': option, 'purpose': PURPOSES[option]} for option in options],
         'options': when(options),
-        'local': [{'local': line} for line in local],
+        'local': [{'local': line} for line in formula.assignments],
         'meaning': [{'meaning': line} for line in _meanings(to_infix(rule.expression))],
         'known': when(known),
         'random': when(rule.is_stochastic),
@@ -186,61 +183,3 @@ def _meanings(infix: str) -> list[str]:
 
 def _number(value: float) -> str:
     return repr(value).replace('e-0', 'e-')
-
-
-def _formula(expression: Expression, spellings: Mapping[str, str]) -> tuple[str, list[str], int]:
-    """The code of an expression, the assignments that it needs before it, and how many keys they ask for."""
-    printer = _Printer(expression, spellings)
-    return printer.code(expression)[0], printer.assignments, len(printer.draws)
-
-
-class _Printer:
-    """Prints an expression with as few parentheses as it needs, and gives a name to what occurs twice or is long."""
-
-    def __init__(self, expression: Expression, spellings: Mapping[str, str]) -> None:
-        self.spellings = spellings
-        nodes = dict.fromkeys(walk(expression))
-        self.draws = [e for e in nodes if KEY in spellings[e.token]]
-        occurrences = Counter(child for e in nodes for child in arguments(e))
-        self.repeated = {e for e, count in occurrences.items() if count > 1}
-        self.names: dict[Expression, str] = {}
-        self.assignments: list[str] = []
-
-    def code(self, e: Expression) -> tuple[str, int]:
-        """The text of `e` and the precedence of its outermost operator."""
-        if e in self.names:
-            return self.names[e], ATOM
-        parts = {child: self.code(child) for child in arguments(e)}
-        text, precedence = self._spell(e, parts)
-        for child in sorted(parts, key=lambda child: -len(parts[child][0])):
-            if len(text) > FORMULA and child not in self.names:
-                parts[child] = self._name(child, parts[child][0])
-                text, precedence = self._spell(e, parts)
-        is_cheap = isinstance(e, Leaf) and ('(' not in text or e == ONE)
-        return self._name(e, text) if e in self.repeated and not is_cheap else (text, precedence)
-
-    def _name(self, e: Expression, text: str) -> tuple[str, int]:
-        word = re.sub(r'\W', '_', e.token).strip('_') if isinstance(e, Leaf) else ''
-        self.names[e] = word if word.isidentifier() else f't{1 + sum(n[0] == "t" for n in self.names.values())}'
-        self.assignments.append(f'{self.names[e]} = {text}')
-        return self.names[e], ATOM
-
-    def _spell(self, e: Expression, parts: Mapping[Expression, tuple[str, int]]) -> tuple[str, int]:
-        spelling = self.spellings[e.token]
-        if e in self.draws:
-            spelling = spelling.replace(KEY, f'keys[{self.draws.index(e)}]' if len(self.draws) > 1 else 'key')
-
-        def text(child: Expression, least: int) -> str:
-            inner, precedence = parts[child]
-            return inner if precedence >= least else f'({inner})'
-
-        if isinstance(e, Leaf):
-            return spelling, PRODUCT if re.search(' [*/] ', spelling) else NEGATION if '**' in spelling else ATOM
-        if isinstance(e, Apply):
-            is_negation = e.token == '-x'
-            return spelling % text(e.argument, ATOM if is_negation else 0), NEGATION if is_negation else ATOM
-        precedence = row_of(e).precedence
-        left, right = text(e.left, precedence), text(e.right, 1 if e.token == '/' else precedence + 1)
-        if e.left != e.right:  # beside a tensor, a number will do
-            left, right = ('1.0' if child == ONE else side for child, side in ((e.left, left), (e.right, right)))
-        return spelling % (left, right), precedence

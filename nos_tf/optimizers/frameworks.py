@@ -5,50 +5,19 @@ none, once for each `slot`, `option`, `local` or `meaning`, and for any other wo
 contains it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-KEY = '$key'
-"""Stands in a spelling for the key of one draw, where random numbers need one."""
+from nos_tf.optimizers.source import KEY, Spelling
 
 
 @dataclass(frozen=True)
 class Framework:
-    """A spelling for each token, %s for its arguments, and the source around a formula, $words to be filled in."""
+    """How formulas are spelled, and the source around one, $words to be filled in."""
 
-    spellings: Mapping[str, str]
+    spelling: Spelling
     template: str
     seed: str = ''  # its default; none if the framework has a generator of its own
     is_function: bool = False
-
-
-def _spellings(library: str, log: str, normal: str, source: str = '', owner: str = '') -> dict[str, str]:
-    """Token -> code: `library` spells most, `source` is the last argument of a draw, `owner` has the constants."""
-    return {
-        'g': 'g',
-        'g^2': 'g**2',
-        'g^3': 'g**3',
-        'm': 'm',
-        'v': 'v',
-        'gamma': 'gamma',
-        'sign(g)': '_sign(g)',
-        'sign(m)': '_sign(m)',
-        '1': f'{library}.ones_like(g)',
-        'noise': f'{owner}noise_stddev * {normal}',
-        **{f'1e-{power}*w': f'1e-{power} * w' for power in (4, 3, 2, 1)},
-        'adam': f'm / ({library}.sqrt(v) + {owner}epsilon)',
-        'rmsprop': f'g / ({library}.sqrt(v) + {owner}epsilon)',
-        '-x': '-%s',
-        'exp': f'{library}.exp(%s)',
-        'log': log,
-        **{f'clip({limit})': f'{library}.clip(%s, -{limit}, {limit})' for limit in ('1e-5', '1e-4', '1e-3')},
-        **{f'drop({p})': f'_drop(%s, {p}{source})' for p in ('0.1', '0.3', '0.5')},
-        'sign': '_sign(%s)',
-        '+': '%s + %s',
-        '-': '%s - %s',
-        '*': '%s * %s',
-        '/': f'%s / (%s + {owner}epsilon)',
-    }
 
 
 KERAS = r'''
@@ -282,29 +251,34 @@ local   |                $local
 
 FRAMEWORKS = {
     'keras': Framework(
-        _spellings(
+        Spelling(
             'ops',
-            log='ops.log(ops.maximum(ops.abs(%s), self.epsilon))',
-            normal='_normal(g, self.generator)',
-            source=', self.generator',
+            {'sign': '_sign(%s)'},
+            drop='_drop(%s, %s, self.generator)',
+            normal='_normal(%s, self.generator)',
             owner='self.',
         ),
         KERAS,
         seed='None',
     ),
     'optax': Framework(
-        _spellings(
+        Spelling(
             'jnp',
-            log='jnp.log(jnp.maximum(jnp.abs(%s), epsilon))',
-            normal=f'jax.random.normal({KEY}, g.shape, g.dtype)',
-            source=f', {KEY}',
+            {'sign': '_sign(%s)'},
+            drop=f'_drop(%s, %s, {KEY})',
+            normal=f'jax.random.normal({KEY}, %s.shape, g.dtype)',
         ),
         OPTAX,
         seed='0',
         is_function=True,
     ),
     'torch': Framework(
-        _spellings('torch', log='torch.log(torch.clip(torch.abs(%s), min=epsilon))', normal='torch.randn_like(g)'),
+        Spelling(
+            'torch',
+            {'sign': '_sign(%s)', 'maximum': 'torch.clip(%s, min=%s)'},
+            drop='_drop(%s, %s)',
+            normal='torch.randn_like(%s)',
+        ),
         TORCH,
     ),
 }
