@@ -7,9 +7,8 @@ import argparse
 import math
 
 import commandline
-from nos_tf.optimizers.contender import Contender
 from nos_tf.report import rosenbrock as report
-from nos_tf.tasks.rosenbrock import START, walk
+from nos_tf.tasks.rosenbrock import START, suited, walk
 
 POWERSIGN, ADAM, MOMENTUM = 'PowerSign', 'Adam', 'Momentum'
 OPTIMIZERS = {
@@ -50,7 +49,7 @@ def run() -> None:
 
 def _rule(text: str) -> str:
     try:
-        Contender(text)
+        suited(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text

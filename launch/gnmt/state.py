@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe
+from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
 from nos_tf.search import RunError
 from nos_tf.tasks import archives
@@ -59,7 +60,8 @@ class State:
             self._seen = tf.Variable(tf.zeros([3], tf.float64), trainable=False)  # loss, target and source tokens
         if strategy:
             count_atomically(self._optimizer)
-        self._copy = self._new_model() if strategy else self._model  # of the weights, in this process
+        is_apart = strategy or self._optimizer.use_ema  # weights elsewhere, or others than those that are judged
+        self._copy = self._new_model() if is_apart else self._model
         weights = self._model.trainable_variables
         self._variables = [*weights, *self._optimizer.variables]
         self._start = list(map(_array, self._variables))
@@ -121,9 +123,11 @@ class State:
         return loss, target, source
 
     def readable_model(self) -> keras.Model:
-        """The model as it is now, with weights in this process."""
+        """Returns the model as it would be were this the last step, with weights in this process."""
+        weights = self._model.trainable_variables
         if self._copy is not self._model:
-            _assign(self._copy.trainable_variables, map(_array, self._model.trainable_variables))
+            with finalised(self._optimizer, weights):
+                _assign(self._copy.trainable_variables, map(_array, weights))
         return self._copy
 
     def keep_as_best(self) -> None:

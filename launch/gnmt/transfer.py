@@ -18,6 +18,7 @@ from nos_tf.search.training_run import Key, Training, TrainingRun, TrainingStore
 from nos_tf.tasks.checks import check_counts
 
 OTHERS = 'others'
+ON_ONE_MACHINE = ('gradient_accumulation_steps', 'ema_overwrite_frequency')  # what workers cannot agree on
 
 
 @gin.configurable
@@ -58,19 +59,46 @@ class Transfer:
         rules = (self.rules,) if isinstance(self.rules, str) else self.rules
         if not isinstance(rules, list | tuple) or not all(isinstance(rule, str) for rule in rules):
             raise ValueError(f'Transfer.rules = {rules!r}: must be optimizers as text')
-        rules = tuple(rules)
-        if not rules or len(set(rules)) < len(rules):
-            raise ValueError(f'Transfer.rules = {rules}: must be optimizers, at least one, none twice')
-        for rule in rules:
-            Contender(rule)
-        self.rules = rules
+        self.rules = tuple(rules)
+        self._check_rules()
+        self.learning_rates, self.seeds = self._by_rule('learning_rates'), self._by_rule('seeds')
         self._check_rates()
-        for rule in rules:
+        for rule in self.rules:
             if isinstance(count := self.seeds_of(rule), bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(
                     f'Transfer.seeds = {self.seeds!r}: must be a whole number, at least 1, or as '
                     f"{{'powersign': 1, '{OTHERS}': 3}}; that of {rule!r} is {count!r}"
                 )
+
+    def _check_rules(self) -> None:
+        if not self.rules or len({Contender(rule).program for rule in self.rules}) < len(self.rules):
+            raise ValueError(
+                f'Transfer.rules = {self.rules}: must be optimizers, at least one, none twice, in whatever spelling'
+            )
+        for contender in map(Contender, self.rules):
+            contender.check()
+            unfit = set(ON_ONE_MACHINE) & set(contender.constants)
+            if unfit and getattr(self.evaluator, 'on_cluster', False):
+                raise ValueError(
+                    f'optimizer {contender.text!r}: {min(unfit)} is not for OneAtATime.on_cluster = True, where each '
+                    'worker updates the weights when it is ready: leave it out, or train on one machine'
+                )
+
+    def _by_rule(self, name: str) -> Any:
+        """Returns what a field gives to each optimizer, by the text that `rules` has of it, however it was spelled."""
+        given = getattr(self, name)
+        if not isinstance(given, Mapping):
+            return given
+        texts = {Contender(rule).program: rule for rule in self.rules}
+        found: dict[str, Any] = {}
+        for key, value in given.items():
+            if not isinstance(key, str):
+                raise ValueError(f'Transfer.{name}: {key!r} must be an optimizer as text, or {OTHERS!r}')
+            text = key if key == OTHERS else texts.get(Contender(key).program, key)
+            if text in found:
+                raise ValueError(f'Transfer.{name}: {key!r} is there twice, in another spelling')
+            found[text] = value
+        return found
 
     def _check_rates(self) -> None:
         given = self.learning_rates

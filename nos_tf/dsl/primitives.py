@@ -111,6 +111,7 @@ class Primitive:
         parameter: the number that is part of it, as text: the last argument of a function, or a factor.
         spellings: other names.
         slots: the averages that it reads.
+        constants: the fields of `RuleConstants` that it reads, the decays of its slots aside.
         reads_gradient: whether its value depends on gradients.
         reads_weights: whether it reads the weights.
         is_random: whether it draws random numbers.
@@ -132,6 +133,7 @@ class Primitive:
     parameter: str = ''
     spellings: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
     reads_gradient: bool = False
     reads_weights: bool = False
     is_random: bool = False
@@ -225,14 +227,20 @@ OPERANDS: tuple[Primitive, ...] = (
     _operand(8, '1', '1', lambda xp, i: xp.ones_like(i.g), reads_gradient=False),
     _operand(
         9, 'noise', r'\text{noise}', lambda xp, i: i.constants.noise_stddev * i.draw.normal_like(i.g),
-        reads_gradient=False, is_random=True,
+        constants=('noise_stddev',), reads_gradient=False, is_random=True,
     ),
     _decayed_weights(10, '1e-4'),
     _decayed_weights(11, '1e-3'),
     _decayed_weights(12, '1e-2'),
     _decayed_weights(13, '1e-1'),
-    _operand(14, 'adam', r'\text{ADAM}', lambda xp, i: _over_root_of_v(i.averages['m'], xp, i), slots=('m', 'v')),
-    _operand(15, 'rmsprop', r'\text{RMSProp}', lambda xp, i: _over_root_of_v(i.g, xp, i), slots=('v',)),
+    _operand(
+        14, 'adam', r'\text{ADAM}', lambda xp, i: _over_root_of_v(i.averages['m'], xp, i), slots=('m', 'v'),
+        constants=('epsilon',),
+    ),
+    _operand(
+        15, 'rmsprop', r'\text{RMSProp}', lambda xp, i: _over_root_of_v(i.g, xp, i), slots=('v',),
+        constants=('epsilon',),
+    ),
     # 16 to 25 are temporaries; the operands of later versions begin at 64
 )  # fmt: skip
 
@@ -242,7 +250,7 @@ UNARIES: tuple[Primitive, ...] = (
     _function(2, 'exp', lambda xp, i, x: xp.exp(x), latex='e^{%s}', of_sign=_exp_of_sign),
     _function(
         3, 'log', lambda xp, i, x: xp.log(xp.maximum(xp.abs(x), i.constants.epsilon)), latex=r'\log |%s|',
-        symbol=r'\log|\cdot|', spellings=('ln',),
+        symbol=r'\log|\cdot|', spellings=('ln',), constants=('epsilon',),
     ),
     _clip(4, '1e-5'),
     _clip(5, '1e-4'),
@@ -261,7 +269,7 @@ BINARIES: tuple[Primitive, ...] = (
     ),
     Primitive(
         3, '/', '%s / %s', r'\frac{%s}{%s + \epsilon}', lambda xp, i, x, y: x / (y + i.constants.epsilon), PRODUCT,
-        ATOM, symbol=r'\div',
+        ATOM, symbol=r'\div', constants=('epsilon',),
     ),
     Primitive(4, 'left', '%s%.0s', '%s%.0s', lambda xp, i, x, y: x),
 )  # fmt: skip

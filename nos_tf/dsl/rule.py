@@ -155,6 +155,17 @@ class UpdateRule:
         return tuple(slot for slot in SLOTS if slot in kept)
 
     @property
+    def constants(self) -> tuple[str, ...]:
+        """Which fields of `RuleConstants` the canonical form reads, in their order: the others change nothing.
+
+        >>> UpdateRule.parse('powersign').constants, UpdateRule.parse('adam / g').constants
+        (('beta_1',), ('beta_1', 'beta_2', 'epsilon'))
+        """
+        read = {name for row in self.primitives for name in row.constants}
+        read |= {SLOTS[slot].decay for slot in self.slots}
+        return tuple(name for name in RuleConstants.__dataclass_fields__ if name in read)
+
+    @property
     def reads_gradient(self) -> bool:
         """Whether the update depends on any gradient at all."""
         return any(row.reads_gradient for row in self.primitives)

@@ -3,9 +3,9 @@
 `g * exp(sign(g) * sign(m))`, `powersign`, `powersign with beta_1=0.95`, `keras.Adam`, `keras.Adam with epsilon=1e-3`.
 """
 
-import ast
 import inspect
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import Any
@@ -15,12 +15,12 @@ import keras
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.optimizers.constants import Value, as_keras_wants, check_keras, check_names, check_rule, defaults_of, read
 from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 
 KERAS = 'keras.'
 _WITH = ' with '
-_NO_CONSTANTS = ('learning_rate', 'name', 'kwargs')  # of an optimizer of Keras
-_CONSTANTS = tuple(field.name for field in fields(RuleConstants))
+_CONSTANTS = {field.name: field.default for field in fields(RuleConstants)}  # of a rule, with their defaults
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,17 @@ class Contender:
     text: str
 
     def __post_init__(self) -> None:
-        self.optimizer(0.1, 0)
+        self._made(0.1, 0)
 
     @cached_property
-    def _parts(self) -> tuple[str, dict[str, Any]]:
-        name, _, constants = self.text.partition(_WITH)
-        return name.strip(), _parsed(constants, self.text)
+    def _parts(self) -> tuple[str, dict[str, Value]]:
+        name, _, told = self.text.partition(_WITH)
+        return name.strip(), read(told, self.text)
+
+    @property
+    def constants(self) -> Mapping[str, Value]:
+        """What follows `with`."""
+        return self._parts[1]
 
     @property
     def rule(self) -> UpdateRule | None:
@@ -52,9 +57,15 @@ class Contender:
 
     @property
     def program(self) -> Hashable:
-        """The same for all spellings of one rule with the same constants."""
-        name, constants = self._parts
-        return self.rule.canonical() if self.rule else name, frozenset(constants.items())
+        """The same for all spellings of one optimizer: a constant at its default is as good as none."""
+        name, told = self._parts
+        changed = frozenset((key, value) for key, value in told.items() if value != self._defaults[key])
+        return self.rule.canonical() if self.rule else name, changed
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        name, _ = self._parts
+        return defaults_of(_keras_class(name)) if name.startswith(KERAS) else _CONSTANTS
 
     @property
     def is_known(self) -> bool:
@@ -65,35 +76,66 @@ class Contender:
     @property
     def label(self) -> str:
         """For people: a known rule is spelled out."""
-        name, constants = self._parts
-        told = ', '.join(f'{key}={value:g}' for key, value in constants.items())
+        name, given = self._parts
+        told = ', '.join(f'{key}={value:g}' for key, value in given.items())
         spelled = f'{name}: {KNOWN_RULES[name].infix}' if name in KNOWN_RULES else name
         return f'{spelled}{_WITH}{told}' if told else spelled
 
     def optimizer(
         self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, seed: int
     ) -> keras.optimizers.Optimizer:
-        """A new optimizer; `seed` is for rules that drop."""
-        name, constants = self._parts
-        floatx = keras.config.floatx()
-        keras.config.set_floatx('float32')  # the type of the variable that Keras makes of a learning rate
-        try:
+        """A new optimizer; `seed` is for rules that drop.
+
+        Raises:
+            ValueError: as `check`.
+        """
+        self.check()
+        return self._made(learning_rate, seed)
+
+    def check(self) -> None:
+        """Checks that the optimizer is another one for each of its constants.
+
+        What is on file from before is read without it: its text is a name, whatever its constants did.
+
+        Raises:
+            ValueError: a constant would change nothing; the message names it, and says why.
+        """
+        name, told = self._parts
+        with _naming(self.text):
+            if name.startswith(KERAS):
+                check_keras(name.removeprefix(KERAS), told, self._defaults)
+            else:
+                check_rule(UpdateRule.parse(name), told)
+
+    def _made(self, learning_rate: Any, seed: int) -> keras.optimizers.Optimizer:
+        name, told = self._parts
+        with _naming(self.text), _float32_rate():
             if not name.startswith(KERAS):
-                _check_names('a rule', constants, _CONSTANTS)
-                return NOSOptimizer(UpdateRule.parse(name), learning_rate, seed=seed, **constants)
-            kind = _keras_class(name.removeprefix(KERAS))
-            parameters = inspect.signature(kind).parameters
-            _check_names(name, constants, [key for key in parameters if key not in _NO_CONSTANTS])
-            return kind(learning_rate, **constants)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f'optimizer {self.text!r}: {" ".join(str(error).split())}') from error
-        finally:
-            keras.config.set_floatx(floatx)
+                check_names('a rule', told, list(_CONSTANTS))
+                return NOSOptimizer(UpdateRule.parse(name), learning_rate, seed=seed, **told)
+            defaults = self._defaults
+            check_names(name, told, list(defaults))
+            return _keras_class(name)(learning_rate, **as_keras_wants(told, defaults))
 
 
-def _check_names(whose: str, constants: Iterable[str], allowed: Sequence[str]) -> None:
-    if unknown := set(constants) - set(allowed):
-        raise ValueError(f'{whose} has no {min(unknown)!r}: choose from {", ".join(allowed)}')
+@contextmanager
+def _naming(text: str) -> Iterator[None]:
+    """Has an error say in one line which optimizer it is about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'optimizer {text!r}: {" ".join(str(error).split())}') from error
+
+
+@contextmanager
+def _float32_rate() -> Iterator[None]:
+    """Has Keras make a float32 of a learning rate, whatever `keras.config.floatx` is."""
+    floatx = keras.config.floatx()
+    keras.config.set_floatx('float32')
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
 
 
 @cache
@@ -101,25 +143,17 @@ def _known_programs() -> frozenset[UpdateRule]:
     return frozenset(UpdateRule.parse(known.infix).canonical() for known in KNOWN_RULES.values())
 
 
-def _parsed(text: str, whole: str) -> dict[str, Any]:
-    """'a=1, b=2' -> {'a': 1, 'b': 2}."""
-    try:
-        call = ast.parse(f'f({text})', mode='eval').body
-        assert isinstance(call, ast.Call) and not call.args
-        constants = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-        assert len(constants) == len(call.keywords)
-    except (AssertionError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f'optimizer {whole!r}: after "with" comes name=number, ..., each name once; it is {text!r}'
-        ) from error
-    for name, value in constants.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f'optimizer {whole!r}: {name} = {value!r} is not a number')
-    return constants
-
-
 def _keras_class(name: str) -> type[keras.optimizers.Optimizer]:
-    classes = {
+    """The class of `keras.Name`."""
+    classes, name = keras_classes(), name.removeprefix(KERAS)
+    if name not in classes:
+        raise ValueError(f'keras.optimizers has no {name!r}: choose from {", ".join(sorted(classes))}')
+    return classes[name]
+
+
+def keras_classes() -> dict[str, type[keras.optimizers.Optimizer]]:
+    """Returns the optimizers of Keras by name, but those around others."""
+    return {
         key: value
         for key, value in vars(keras.optimizers).items()
         if inspect.isclass(value)
@@ -127,6 +161,3 @@ def _keras_class(name: str) -> type[keras.optimizers.Optimizer]:
         and 'learning_rate' in inspect.signature(value).parameters  # not so one around others
         and key != 'Optimizer'
     }
-    if name not in classes:
-        raise ValueError(f'keras.optimizers has no {name!r}: choose from {", ".join(sorted(classes))}')
-    return classes[name]

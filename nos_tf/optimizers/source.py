@@ -160,7 +160,7 @@ class Formula:
 
 
 def formula_of(expression: Expression, spelling: Spelling) -> Formula:
-    """Returns the code of an expression, with as few parentheses as it needs; what occurs twice or is long has a name."""
+    """Returns the code of an expression; what occurs twice in it, or is long, is a variable of its own."""
     printer = _Printer(expression, spelling)
     text = printer.code(expression).text
     return Formula(text, tuple(printer.assignments), len(printer.draws))

@@ -106,6 +106,8 @@ class Comparison:
         listed = (self.contenders,) if isinstance(self.contenders, str) else self.contenders
         if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
             raise ValueError(f"Comparison.contenders = {listed!r}: must be texts, such as ('powersign', 'keras.Adam')")
+        for text in listed:
+            Contender(text).check()
         spelled = {Contender(text).program: text for text in listed}
         if len(spelled) < len(listed):
             raise ValueError(f'Comparison.contenders = {listed}: none may be there twice, in whatever spelling')

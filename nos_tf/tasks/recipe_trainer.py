@@ -9,13 +9,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
 from nos_tf.tasks import archives
 from nos_tf.tasks.images import Split
@@ -75,8 +76,7 @@ class RecipeTrainer:
         loss = float(model.epoch(*self._train, tf.constant(curve.epochs)))
         diverged = not math.isfinite(loss) or not model.is_finite()
         chance = 1 / self._classes
-        accuracies = [chance if diverged else float(model.accuracy(*part)) for part in self._held_out]
-        validation, test = accuracies
+        validation, test = [chance] * 2 if diverged else model.accuracies(self._held_out)
         curve = Curve(
             (*curve.loss, math.inf if diverged else loss), (*curve.validation, validation), (*curve.test, test)
         )
@@ -99,7 +99,7 @@ class _Model:
         self._variables = [*self._model.variables, *self._optimizer.variables]
         self._start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables]
         self.epoch = _traced(self._train_epoch)
-        self.accuracy = _traced(self._accuracy)
+        self._traced_accuracy = _traced(self._accuracy)
 
     def begin(self, rate: float, path: Path) -> Trained:
         """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is said, and is none.
@@ -129,6 +129,11 @@ class _Model:
         arrays['curve'] = np.array(trained.curve)
         arrays['seconds'], arrays['diverged'] = np.array(trained.seconds), np.array(trained.diverged)
         archives.save(path, arrays)
+
+    def accuracies(self, parts: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> list[float]:
+        """Returns the share of each part that is classified rightly, were this the last epoch."""
+        with finalised(self._optimizer, self._model.trainable_variables):
+            return [float(self._traced_accuracy(*part)) for part in parts]
 
     def is_finite(self) -> bool:
         """Whether all weights are."""

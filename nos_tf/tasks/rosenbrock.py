@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
 
 START = (-1.2, 1.0)  # Rosenbrock 1960; the paper does not say where it starts
@@ -41,6 +42,21 @@ def rosenbrock(x: Any, y: Any) -> Any:
     return (1.0 - x) ** 2 + 100.0 * (y - x**2) ** 2
 
 
+def suited(text: str) -> Contender:
+    """Returns an optimizer that can walk as itself.
+
+    Raises:
+        ValueError: the text is no optimizer, a constant of it changes nothing, or it would be another one here.
+    """
+    contender = Contender(text)
+    contender.check()
+    if text.startswith('keras.Muon'):
+        raise ValueError(
+            f'optimizer {text!r}: x and y are no matrix, which Muon is for: write keras.AdamW, as it would be'
+        )
+    return contender
+
+
 def walk(contender: str, rates: Sequence[float], steps: int, start: tuple[float, float] = START) -> list[Walk]:
     """Lets an optimizer go from the start at each learning rate, in float64.
 
@@ -49,9 +65,12 @@ def walk(contender: str, rates: Sequence[float], steps: int, start: tuple[float,
         rates: learning rates.
         steps: updates at each.
         start: x, y.
+
+    Raises:
+        ValueError: as `suited`.
     """
     place = keras.Variable(start, dtype='float64')
-    optimizer = Contender(contender).optimizer(1.0, seed=0)
+    optimizer = suited(contender).optimizer(1.0, seed=0)
     optimizer.build([place])
     variables = [place, *optimizer.variables]
     beginning = [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -61,7 +80,9 @@ def walk(contender: str, rates: Sequence[float], steps: int, start: tuple[float,
         with tf.GradientTape() as tape:
             value = rosenbrock(*tf.unstack(place.value))
         optimizer.apply([tape.gradient(value, place.value)], [place])
-        return i + 1, points.write(i, tf.identity(place.value))
+        with finalised(optimizer, [place]):
+            point = tf.identity(place.value)
+        return i + 1, points.write(i, point)
 
     @tf.function(autograph=False)
     def go() -> tf.Tensor:

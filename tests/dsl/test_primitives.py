@@ -157,6 +157,37 @@ def test_what_each_row_says_about_itself():
     assert [row.token for row in rows if row.keeps_sign] == ['x', '-x', '*']
 
 
+class Watched(RuleConstants):
+    """Constants that know which of them were read."""
+
+    def __getattribute__(self, name):
+        if name in RuleConstants.__dataclass_fields__:
+            object.__getattribute__(self, '__dict__').setdefault('read', set()).add(name)
+        return object.__getattribute__(self, name)
+
+
+@pytest.mark.parametrize('row', [*OPERANDS, *UNARIES, *BINARIES], ids=lambda row: row.token)
+def test_each_row_names_the_constants_and_the_averages_that_it_reads(row):
+    constants, x = Watched(), np.array([2.0, 3.0])
+    constants.__dict__['read'] = set()  # without what its own checks have read
+    asked, arguments = set(), 0 if row in OPERANDS else 1 if row in UNARIES else 2
+
+    class Averages(dict):
+        def __getitem__(self, slot):
+            asked.add(slot)
+            return super().__getitem__(slot)
+
+    averages = Averages(INPUTS.averages)
+    inputs = dataclasses.replace(INPUTS, averages=averages, constants=constants, draw=Draws(x, np.array([0.2, 0.8])))
+    row.compute(NUMPY, inputs, *(arguments * [x]))
+    assert constants.__dict__['read'] == set(row.constants)
+    assert asked == set(row.slots)
+    for name, says in (('w', row.reads_weights), ('g', row.reads_gradient and not row.slots)):
+        if arguments == 0 and says:
+            with pytest.raises(TypeError):
+                row.compute(NUMPY, dataclasses.replace(inputs, **{name: None}))
+
+
 @pytest.mark.parametrize('decay', [None, 0.0, 0.25, 1.0])
 def test_the_formula_for_the_exponential_of_a_sign(decay):
     inputs, x = dataclasses.replace(INPUTS, sign_decay=decay), np.array([-1.0, 0.0, 1.0, math.nan])

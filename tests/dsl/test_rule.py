@@ -77,6 +77,23 @@ def test_what_a_rule_needs(text, slots, reads_gradient, is_stochastic, operands)
     assert {row.token for row in rule.primitives if row in OPERANDS} == operands
 
 
+@pytest.mark.parametrize(
+    ('text', 'constants'),
+    [
+        ('g', ()),
+        ('sign(m)', ('beta_1',)),
+        ('gamma + noise', ('beta_3', 'noise_stddev')),
+        ('log(v)', ('beta_2', 'epsilon')),
+        ('g / g^2', ('epsilon',)),
+        ('adam', ('beta_1', 'beta_2', 'epsilon')),
+        ('rmsprop', ('beta_2', 'epsilon')),
+        ('m v log x left', ('beta_1', 'epsilon')),  # v is not read
+    ],
+)
+def test_which_constants_a_rule_reads(text, constants):
+    assert UpdateRule.parse(text).constants == constants
+
+
 def test_iterations_and_text():
     rule = UpdateRule.parse(POWERSIGN)
     assert rule.iterations == 2

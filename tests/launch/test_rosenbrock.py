@@ -26,6 +26,8 @@ def test_it_walks_draws_and_says_what_holds(tmp_path, capsys):
         ((), 'required: --run_dir'),
         (('--rules', 'g +'), 'argument --rules'),
         (('--rules', 'keras.Nothing'), "keras.optimizers has no 'Nothing'"),
+        (('--rules', 'g with beta_1=0.5'), 'beta_1 changes nothing: g reads no constant'),
+        (('--rules', 'keras.Muon'), 'x and y are no matrix'),
         (('--learning_rates', '-1'), 'argument --learning_rates'),
         (('--learning_rates', '0'), 'must be a positive number'),
         (('--iterations', '0'), 'must be a whole number'),

@@ -8,13 +8,13 @@ from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 
 
 def test_a_rule_and_its_constants():
-    contender = Contender('powersign with beta_1=0.95, epsilon=1e-6')
+    contender = Contender('adam_powersign with beta_1=0.95, epsilon=1e-6')
     optimizer = contender.optimizer(0.3, 7)
     assert isinstance(optimizer, NOSOptimizer)
     assert (optimizer.constants.beta_1, optimizer.constants.epsilon, optimizer.seed) == (0.95, 1e-6, 7)
     assert float(optimizer.learning_rate) == pytest.approx(0.3)
-    assert contender.label == 'powersign: g * exp(sign(g) * sign(m)) with beta_1=0.95, epsilon=1e-06'
-    assert contender.rule == Contender('g * exp(sign(g) * sign(m))').rule
+    assert contender.label == 'adam_powersign: adam * exp(sign(g) * sign(m)) with beta_1=0.95, epsilon=1e-06'
+    assert contender.rule == Contender('adam * exp(sign(g) * sign(m))').rule
 
 
 def test_an_optimizer_of_keras_and_its_arguments():

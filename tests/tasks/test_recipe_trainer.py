@@ -9,12 +9,16 @@ import tensorflow as tf
 from nos_tf.optimizers.contender import Contender
 from nos_tf.tasks.images import Digits
 from nos_tf.tasks.recipe_trainer import RecipeTrainer, _Model
-from tests.tasks.linear import RECIPE
+from tests.tasks.linear import OF_EVERY_OPTIMIZER, RECIPE
 
 ADAM, DROP = 'keras.Adam', 'drop(m, 0.3) * exp(1e-3*w)'
+AVERAGED = 'keras.Adam with use_ema=1, ema_momentum=0.9'
+ALL = (
+    'keras.Nadam with use_ema=1, ema_overwrite_frequency=4, gradient_accumulation_steps=3, clipnorm=1, weight_decay=0.1'
+)
 
 
-@pytest.mark.parametrize('contender', [ADAM, DROP])
+@pytest.mark.parametrize('contender', [ADAM, DROP, AVERAGED, ALL, 'keras.Muon', 'keras.Adafactor'])
 def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, contender):
     whole = RecipeTrainer(RECIPE, tmp_path / 'a').train(contender, 0.01, 3, 4)
     RecipeTrainer(RECIPE, tmp_path / 'b').train(contender, 0.01, 3, 2)
@@ -99,3 +103,34 @@ def test_augmentation_mirrors_and_shifts_and_reflects():
     crops = {p[i : i + 8, j : j + 8].tobytes() for p in (padded, mirrored) for i in range(5) for j in range(5)}
     seen = {part.tobytes() for part in model._augmented(tf.constant([image] * 600), tf.constant([1, 2])).numpy()}
     assert seen == crops and len(crops) == 50
+
+
+def test_averages_are_judged_and_the_weights_themselves_go_on(tmp_path):
+    plain, averaged = (RecipeTrainer(RECIPE, tmp_path).train(text, 0.01, 0, 3).curve for text in (ADAM, AVERAGED))
+    assert averaged.loss == plain.loss and averaged.validation != plain.validation and averaged.test != plain.test
+
+
+def test_what_is_judged_is_what_fit_would_end_with():
+    model = _Model(RECIPE, Contender('keras.SGD with use_ema=1, ema_momentum=0.5'), 0, (8, 8, 1), 10)
+    model._optimizer.learning_rate.assign(1.0)
+    images, labels = tf.random.stateless_normal([300, 8, 8, 1], [1, 2]), tf.range(300) % 10
+    seen = []
+    for start in (0, 100, 200):
+        model._update(images[start : start + 100], labels[start : start + 100])
+        seen.append([variable.numpy() for variable in model._model.trainable_variables])
+    kernel, bias = (0.5 * (0.5 * (first + second)) + 0.5 * third for first, second, third in zip(*seen, strict=True))
+    hits = np.argmax(np.reshape(images, [300, 64]) @ kernel + bias, -1) == labels.numpy()
+    (accuracy,) = model.accuracies([(images, labels)])
+    raw = np.argmax(np.reshape(images, [300, 64]) @ seen[-1][0] + seen[-1][1], -1) == labels.numpy()
+    assert accuracy == pytest.approx(hits.mean()) and hits.mean() != raw.mean()
+    for variable, before in zip(model._model.trainable_variables, seen[-1], strict=True):
+        np.testing.assert_array_equal(variable.numpy(), before)
+
+
+def test_what_keras_does_for_every_optimizer_changes_a_training(tmp_path):
+    trainer = RecipeTrainer(RECIPE, tmp_path)
+    curves = {
+        text: trainer.train(text, 0.1, 0, 2).curve
+        for text in ('keras.SGD', *(f'keras.SGD with {constants}' for constants in OF_EVERY_OPTIMIZER))
+    }
+    assert len(set(curves.values())) == len(curves)

@@ -30,8 +30,15 @@ def without_times(trained):
 
 
 @pytest.mark.slow
-def test_a_training_that_stopped_ends_with_the_same_bits(make, monkeypatch):
-    whole, stopped, job = make(), make(), ('drop30_powersign', 0.3, 1)  # which draws, too
+@pytest.mark.parametrize(
+    ('contender', 'rate'),
+    [
+        ('drop30_powersign', 0.3),  # which draws, too
+        ('keras.Adam with use_ema=1, ema_overwrite_frequency=3, gradient_accumulation_steps=2', 0.01),
+    ],
+)
+def test_a_training_that_stopped_ends_with_the_same_bits(make, monkeypatch, contender, rate):
+    whole, stopped, job = make(), make(), (contender, rate, 1)
     early, save = stopped.checkpoint(*job), State.save
 
     def save_and_keep_the_first(state, path, trained):
@@ -87,6 +94,38 @@ def test_rates_and_seeds_make_a_difference(make):
     first, other_rate, other_seed = begun
     assert (first[0], first[2]) == (other_rate[0], other_rate[2]) and first[1] == pytest.approx(10 * other_rate[1])
     assert first[1] == other_seed[1] and first[0] != other_seed[0] and first[2] != other_seed[2]
+
+
+def test_averages_are_judged_and_the_weights_themselves_go_on(make):
+    trainer, job = make(), ('keras.SGD with use_ema=1, ema_momentum=0.5', 1.0, 0)
+    state = trainer.state(*job)
+    state.restore(trainer.checkpoint(*job))  # there is none
+    seen = []
+    for _ in range(3):
+        state.update(*state.next_batch())
+        seen.append([weight.numpy() for weight in state._model.trainable_variables])
+    judged = [weight.numpy() for weight in state.readable_model().trainable_variables]
+    for first, second, third, average in zip(*seen, judged, strict=True):
+        np.testing.assert_allclose(average, 0.25 * first + 0.25 * second + 0.5 * third, atol=1e-6)
+    assert max(np.abs(one - other).max() for one, other in zip(judged, seen[-1], strict=True)) > 1e-3
+    state.keep_as_best()
+    state.update(*state.next_batch())
+    best = [weight.numpy() for weight in state.best_model().trainable_variables]
+    np.testing.assert_array_equal(
+        np.concatenate([w.ravel() for w in best]), np.concatenate([w.ravel() for w in judged])
+    )
+
+
+def test_gradients_are_accumulated(make):
+    trainer, job = make(), ('keras.SGD with gradient_accumulation_steps=2', 1.0, 0)
+    state = trainer.state(*job)
+    state.restore(trainer.checkpoint(*job))
+    steps = [state._model.trainable_variables[-1].numpy()]
+    for _ in range(2):
+        state.update(*state.next_batch())
+        steps.append(state._model.trainable_variables[-1].numpy())
+    np.testing.assert_array_equal(steps[0], steps[1])
+    assert np.abs(steps[2] - steps[1]).max() > 1e-4
 
 
 def test_it_ends_when_validation_gets_no_better(make):

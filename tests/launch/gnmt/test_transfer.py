@@ -78,6 +78,12 @@ def test_some_may_have_fewer_seeds(tmp_path):
     assert '| powersign: g * exp(sign(g) * sign(m)) | +0.0 |' in table  # a single pair has no interval
 
 
+def test_rates_and_seeds_are_for_an_optimizer_in_whatever_spelling():
+    spelled = 'exp(sign(m) * sign(g)) * g'
+    comparison = transfer(learning_rates={spelled: (0.1, 0.2), 'others': (1.0, 2.0)}, seeds={spelled: 1, 'others': 3})
+    assert comparison.rates_of('powersign') == (0.1, 0.2) and comparison.seeds_of('powersign') == 1
+
+
 def test_what_is_on_file_is_not_trained_again(tmp_path):
     broken = transfer()
     broken.evaluator.fails_at = 5
@@ -167,6 +173,19 @@ def test_a_run_that_has_gone_on_beyond_its_summary_is_not_drawn(tmp_path):
         ({'learning_rates': (0.1,)}, r'Transfer.learning_rates = \(0.1,\): must be as'),
         ({'learning_rates': {'others': (0.0,)}}, 'must be positive numbers'),
         ({'rules': ('powersign', 'powersign')}, 'none twice'),
+        ({'rules': ('powersign', 'exp(sign(m) * sign(g)) * g')}, 'none twice, in whatever spelling'),
+        ({'rules': ('keras.Adam with loss_scale_factor=8',)}, 'loss_scale_factor changes nothing'),
+        ({'rules': ('powersign with beta_2=0.5',)}, 'beta_2 changes nothing'),
+        ({'learning_rates': {**RATES, 'keras.Adm': (1.0, 2.0)}}, "keras.optimizers has no 'Adm'"),  # but for others
+        ({'learning_rates': {**RATES, 3: (1.0, 2.0)}}, 'Transfer.learning_rates: 3 must be an optimizer as text'),
+        ({'seeds': {'powersign ': 1, 'powersign': 2, 'others': 1}}, "Transfer.seeds: 'powersign' is there twice"),
+        (
+            {
+                'rules': ('keras.Adam with gradient_accumulation_steps=2', 'powersign'),
+                'evaluator': OneAtATime(on_cluster=True),
+            },
+            'gradient_accumulation_steps is not for OneAtATime.on_cluster = True',
+        ),
         ({'rules': 5}, 'Transfer.rules = 5: must be optimizers as text'),
         ({'learning_rates': {'others': (0.3, 0.3)}}, 'none may be there twice'),
         ({'rules': ('keras.Adams',)}, "keras.optimizers has no 'Adams'"),

@@ -1,0 +1,31 @@
+"""The weights that a training would end with, while it goes on: Keras' `fit` puts their averages in their place.
+
+An optimizer with `use_ema` keeps an average of each weight, which `fit` assigns to it after the last epoch. A training
+that is judged on its way, and may go on from there, is judged as if it ended, and then goes on with its own weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import keras
+from keras import ops
+
+
+@contextmanager
+def finalised(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]) -> Iterator[None]:
+    """Within, the weights are those that Keras' `fit` would end with; after it, bit for bit what they were.
+
+    Args:
+        optimizer: what trains them, built.
+        weights: all that it was built for.
+    """
+    if not optimizer.use_ema:
+        yield
+        return
+    kept = [ops.copy(weight) for weight in weights]
+    optimizer.finalize_variable_values(weights)
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, kept, strict=True):
+            weight.assign(value)
