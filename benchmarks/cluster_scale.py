@@ -142,7 +142,8 @@ def closures(_: argparse.Namespace) -> None:
         values = [coordinator.schedule(same, args=(tf.constant(i),)) for i in range(count)]
         coordinator.join()
         seconds = time.perf_counter() - begin
-        assert [int(value.fetch()) for value in values] == list(range(count))
+        if [int(value.fetch()) for value in values] != list(range(count)):
+            raise RuntimeError('the workers returned other numbers than they were sent')
         return count / seconds
 
     round_trip(20 * len(config.workers))  # each worker is sent the function

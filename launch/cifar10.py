@@ -14,7 +14,7 @@ from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401
 
 def compare() -> None:
     """Runs the comparison that gin describes, or takes it up where it stopped, and reports."""
-    arguments = commandline.parse_arguments(__doc__)
+    arguments = commandline.parse_arguments(__doc__ or '')
     machine.use_one_cpu_thread()  # before an optimizer starts TensorFlow, should this be the process that trains
     commandline.configure(arguments, Comparison).run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
     print(comparison_report.write(arguments.run_dir))

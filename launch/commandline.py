@@ -57,10 +57,11 @@ Root = TypeVar('Root')
 
 def bare_parser(description: str) -> argparse.ArgumentParser:
     """A parser that knows `--help`: a sentence, and an example after an empty line."""
-    summary, _, example = description.partition('\n\n')
+    summary, _, example = description.partition('\n\n')  # empty under `python -OO`, which drops docstrings
+    shown = f'Example: {example.strip()}\n\n' if example else ''
     return argparse.ArgumentParser(
         description=summary,
-        epilog=f'Example: {example.strip()}\n\nNOS_TF_TRACEBACK=1 in the environment shows where an error was raised.',
+        epilog=f'{shown}NOS_TF_TRACEBACK=1 in the environment shows where an error was raised.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -217,11 +217,12 @@ def _count(at_least: int) -> Callable[[str], int]:
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the command after `--`."""
-    summary, _, example = (__doc__ or '').partition('\n\n')
+    summary, _, example = (__doc__ or '').partition('\n\n')  # `python -OO` drops docstrings
+    shown = f'Example: {example.strip()}\n\n' if example else ''
     parser = argparse.ArgumentParser(
         usage='%(prog)s --workers N [option ...] -- SCRIPT [argument ...]',
         description=summary,
-        epilog=f'Example: {example.strip()}\n\nThe servers log to DIR/logs, where DIR is the --run_dir of the script. '
+        epilog=f'{shown}The servers log to DIR/logs, where DIR is the --run_dir of the script. '
         'They listen on\nall addresses of this machine, and ask nobody for a password.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -18,7 +18,7 @@ REPORTS = {training_run.name_of(Trained): comparison_report, training_run.name_o
 
 def draw() -> None:
     """Writes report.html and its figures into the run directory."""
-    parser = commandline.argument_parser(__doc__)
+    parser = commandline.argument_parser(__doc__ or '')
     parser.add_argument(
         '--beside',
         nargs='+',

@@ -24,7 +24,7 @@ ITERATIONS = 4000  # 5.1
 
 def run() -> None:
     """Walks, draws and says whether what the paper found holds."""
-    parser = commandline.argument_parser(__doc__)
+    parser = commandline.argument_parser(__doc__ or '')
     parser.add_argument('--rules', nargs='+', default=[], type=_rule, metavar='RULE', help='more optimizers, as text')
     parser.add_argument(
         '--learning_rates', nargs='+', type=_positive, default=RATES, metavar='RATE', help='default: %(default)s'

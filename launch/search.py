@@ -14,7 +14,7 @@ from nos_tf.search.cluster import Cluster
 
 def search() -> None:
     """Runs the search that gin describes, or takes it up where it stopped, and reports."""
-    arguments = commandline.parse_arguments(__doc__)
+    arguments = commandline.parse_arguments(__doc__ or '')
     configured = commandline.configure(arguments, Search)
     if os.environ.get('TF_CONFIG') and not isinstance(configured.evaluator, Cluster):
         raise RunError('TF_CONFIG names a cluster that would be idle: add gin/cluster.gin to --gin_files, or unset it')

@@ -13,7 +13,7 @@ from nos_tf.search.cluster_config import ClusterConfig
 
 def serve() -> None:
     """Serves until it is interrupted."""
-    parser = commandline.bare_parser(__doc__)
+    parser = commandline.bare_parser(__doc__ or '')
     parser.add_argument(
         '--threads',
         type=_count,

@@ -125,7 +125,7 @@ def _spelled(text: str) -> tuple[int, ...] | None:
 
 def main() -> None:
     """Searches, and leaves all rewards in a file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('--images', type=Path, required=True, help='of pack.py')
     parser.add_argument('--output', type=Path, required=True, help='a JSON file')
     parser.add_argument('--task', nargs='+', choices=REGIMES, default=['long'], help='whose mean accuracy is rewarded')

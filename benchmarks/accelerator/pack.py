@@ -29,7 +29,7 @@ def read_split(path: Path, part: str, count: int) -> tuple[np.ndarray, np.ndarra
 
 def main() -> None:
     """Writes the images that `nos_tf.tasks` would train on, standardised."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('--output', type=Path, required=True, help='an npz file')
     parser.add_argument('--dataset', default='cifar10', help='of tensorflow-datasets')
     parser.add_argument('--side', type=int, default=16, help='pixels, averaged')

@@ -24,7 +24,7 @@ HEAD = ['rule', 'in the search', 'accuracy again', 'against the best by hand', '
 
 def main() -> None:
     """Prints the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or '').partition('\n')[0])
     parser.add_argument('result', type=Path, help='a JSON file')
     parser.add_argument('--best', type=int, default=12, help='found rules')
     parser.add_argument('--by_hand', type=int, default=12, help='others')

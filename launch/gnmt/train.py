@@ -18,7 +18,7 @@ from nos_tf.search import RunError
 
 def transfer() -> None:
     """Runs the comparison that gin describes, or takes it up where it stopped, and reports."""
-    parser = commandline.configured_parser(__doc__)
+    parser = commandline.configured_parser(__doc__ or '')
     parser.add_argument('--rules', nargs='+', metavar='RULE', help='optimizers, in place of those that gin names')
     parser.usage = f'{parser.usage} [--rules RULE ...]'
     arguments = commandline.parse_arguments(parser)

@@ -165,16 +165,17 @@ class _Reader:
                 return value
             right_at = self.next.at
             right = self.factor()
-            if symbol == '*' and {type(value), type(right)} == {Decimal, _Weights}:
-                value = self.decayed_weights(value if isinstance(value, Decimal) else right, at)
+            numbers = [factor for factor in (value, right) if isinstance(factor, Decimal)]
+            if symbol == '*' and numbers and _Weights in (type(value), type(right)):
+                value = self.decayed_weights(numbers[0], at)
             elif symbol == '/' and isinstance(right, _Epsilon) and right.expression is not None:
                 value = Combine('/', self.expression(value, at), right.expression)
             else:
                 value = Combine(symbol, self.expression(value, at), self.expression(right, right_at))
 
-    def decayed_weights(self, number: _Value, at: int) -> Expression:
+    def decayed_weights(self, number: Decimal, at: int) -> Expression:
         """The operand that a number times w is."""
-        if not isinstance(number, Decimal) or abs(number) not in _WEIGHTS:
+        if abs(number) not in _WEIGHTS:
             self.fail(f'{number}*w is no operand; {_listed(_WEIGHTS.values())} are', at)
         leaf = Leaf(_WEIGHTS[abs(number)])
         return leaf if number > 0 else Apply('-x', leaf)

@@ -207,7 +207,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
-_trainer: Any = None  # of this worker process
+_trainer: Any  # of this worker process
 
 
 class _CannotStart(NamedTuple):
@@ -241,5 +241,4 @@ def _die_with_parent() -> None:
 
 
 def _train(job: Any) -> Any:
-    assert _trainer is not None
     return _trainer.train(*job)

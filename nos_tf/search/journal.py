@@ -37,11 +37,10 @@ class Journal:
         workers: Mapping[str, float],
     ) -> None:
         """Adds the points of one batch, whose rewards are [B]; of the learner and the workers, metrics by name."""
-        assert tally.best is not None
         with self._writer.as_default(step=tally.children):
             tf.summary.scalar('reward/mean', float(np.mean(batch_rewards)))
             tf.summary.scalar('reward/mean_last_100', tally.recent_mean)
-            tf.summary.scalar('reward/max', tally.best.reward)
+            tf.summary.scalar('reward/max', tally.best_reward)
             tf.summary.scalar('cache/hit_rate', tally.hit_rate)
             tf.summary.scalar('cache/equal_function_rate', tally.equal_function_rate)
             tf.summary.scalar('cache/rejected_rate', tally.rejected_rate)
@@ -51,7 +50,7 @@ class Journal:
                     tf.summary.scalar(f'{family}/{name}', value)
             if tally.best_rule != self._best:
                 self._best = tally.best_rule
-                tf.summary.text('best_rule', f'`{self._best}` {tally.best.reward:.4f}')
+                tf.summary.text('best_rule', f'`{self._best}` {tally.best_reward:.4f}')
 
     def close(self) -> None:
         """Flushes the event file."""

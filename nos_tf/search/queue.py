@@ -9,6 +9,7 @@ import time
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
+from nos_tf.search import RunError
 from nos_tf.search.jobs import Evaluator, Job
 from nos_tf.search.schema import MERGED, REJECTED
 from nos_tf.search.store import Result, Store
@@ -91,9 +92,8 @@ class Queue:
             for job, outcome in outcomes.items()
         )
         for job in list(outcomes):
-            function = self._running.pop(job)
+            function = self._running.pop(job) or ''  # that of its followers, if there are any
             for follower in self._followers.pop(job, ()):
-                assert function is not None
                 self._take_over(follower, function)
                 outcomes[follower] = self.known(follower)
         return outcomes
@@ -103,9 +103,16 @@ class Queue:
         return self._store.outcome(*job)
 
     def known(self, job: Job) -> Outcome:
-        """The outcome of a job that has ended."""
+        """The outcome of a job that has ended.
+
+        Raises:
+            RunError: the file has lost it.
+        """
         outcome = self.outcome(job)
-        assert outcome is not None
+        if outcome is None:
+            raise RunError(
+                f'the outcome of {job.program} at seed {job.seed} is no longer on file: does another write to it?'
+            )
         return outcome
 
     def _is_rejected(self, job: Job) -> bool:

@@ -88,9 +88,13 @@ class Tally:
         """The best rule in infix notation, the first of equals."""
         return UpdateRule(tuple(self.best.program.split())).infix if self.best else ''
 
+    @property
+    def best_reward(self) -> float:
+        """The reward of the best rule; NaN before the first child."""
+        return self.best.reward if self.best else float('nan')
+
     def summary(self) -> dict[str, Any]:
         """The counts and rewards of `summary.json`."""
-        assert self.best is not None
         window = min(WINDOW, max(1, self.children // 2))
         return {
             'children': self.children,
@@ -105,8 +109,8 @@ class Tally:
             'quarantined': self.quarantined,
             'window': window,
             'best_rule': self.best_rule,
-            'best_rule_tokens': self.best.program,
-            'best_reward': self.best.reward,
+            'best_rule_tokens': self.best.program if self.best else '',
+            'best_reward': self.best_reward,
             'mean_reward_first_100': float(np.mean(self.rewards[:window])),
             'mean_reward_last_100': float(np.mean(self.rewards[-window:])),
         }

@@ -1,5 +1,6 @@
 """Each primitive computes what the paper says, by numbers worked out by hand, and keeps its id for good."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -182,10 +183,8 @@ def test_each_row_names_the_constants_and_the_averages_that_it_reads(row):
     row.compute(NUMPY, inputs, *(arguments * [x]))
     assert constants.__dict__['read'] == set(row.constants)
     assert asked == set(row.slots)
-    for name, says in (('w', row.reads_weights), ('g', row.reads_gradient and not row.slots)):
-        if arguments == 0 and says:
-            with pytest.raises(TypeError):
-                row.compute(NUMPY, dataclasses.replace(inputs, **{name: None}))
+    with pytest.raises(TypeError) if row.reads_weights else contextlib.nullcontext():
+        row.compute(NUMPY, dataclasses.replace(inputs, w=None), *(arguments * [x]))
 
 
 @pytest.mark.parametrize('decay', [None, 0.0, 0.25, 1.0])

@@ -287,7 +287,8 @@ def test_a_directory_is_free_again_when_its_process_is_killed(tmp_path):
     command = [sys.executable, '-c', hold, str(tmp_path / '.lock')]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout.readline() == 'held\n'
+            said = process.stdout.readline()  # `python -O` would not wait for it in an assert
+            assert said == 'held\n'
             with pytest.raises(RunError) as error:
                 Store(tmp_path, IDENTITY, TASK)
             assert 'another process is running' in one_line(error) and str(tmp_path) in one_line(error)
