@@ -17,6 +17,8 @@ from typing import NoReturn, TypeVar
 
 import gin
 
+from unread import check_bindings
+
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -137,7 +139,9 @@ def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
     logging.disable(logging.ERROR)  # gin logs each path where a file is not
     try:
         gin.parse_config_files_and_bindings(arguments.gin_files, arguments.gin_bindings)
-        return root()
+        made = root()
+        check_bindings(arguments.gin_bindings)
+        return made
     except SyntaxError as error:
         reason = str(error).splitlines()[-1].strip()
         raise RunError(f'cannot read the configuration: {reason} {error.text or ""}') from error

@@ -3,21 +3,18 @@
 python launch/search.py --gin_files gin/quickstart.gin --run_dir runs/quickstart
 """
 
-import os
-
 import commandline
 from nos_tf import Search
 from nos_tf.report import report
-from nos_tf.search import RunError
 from nos_tf.search.cluster import Cluster
+from nos_tf.search.cluster_config import check_used
 
 
 def search() -> None:
     """Runs the search that gin describes, or takes it up where it stopped, and reports."""
     arguments = commandline.parse_arguments(__doc__ or '')
     configured = commandline.configure(arguments, Search)
-    if os.environ.get('TF_CONFIG') and not isinstance(configured.evaluator, Cluster):
-        raise RunError('TF_CONFIG names a cluster that would be idle: add gin/cluster.gin to --gin_files, or unset it')
+    check_used(isinstance(configured.evaluator, Cluster), 'add gin/cluster.gin to --gin_files')
     configured.run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
     print(report.write(arguments.run_dir))
 

@@ -14,6 +14,7 @@ from gnmt import places as _places  # noqa: F401
 from gnmt import report
 from gnmt.transfer import Transfer
 from nos_tf.search import RunError
+from nos_tf.search.cluster_config import check_used
 
 
 def transfer() -> None:
@@ -25,7 +26,9 @@ def transfer() -> None:
     if arguments.rules:
         arguments.gin_bindings.append(f'Transfer.rules = {tuple(arguments.rules)!r}')
     try:
-        commandline.configure(arguments, Transfer).run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
+        comparison = commandline.configure(arguments, Transfer)
+        check_used(getattr(comparison.evaluator, 'on_cluster', False), 'add gin/gnmt_cluster.gin to --gin_files')
+        comparison.run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
     except ValueError as error:
         raise RunError(str(error)) from error
     print(report.write(arguments.run_dir))

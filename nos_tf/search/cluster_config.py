@@ -18,6 +18,20 @@ _EXAMPLE = (
 )
 
 
+def check_used(used: bool, remedy: str) -> None:
+    """Checks that a cluster that the environment names is not left idle.
+
+    Args:
+        used: whether the run trains on it.
+        remedy: what would make it.
+
+    Raises:
+        RunError: TF_CONFIG names one, and the run does not use it.
+    """
+    if os.environ.get(VARIABLE) and not used:
+        raise RunError(f'{VARIABLE} names a cluster that would be idle: {remedy}, or unset it')
+
+
 @dataclass(frozen=True)
 class ClusterConfig:
     """The processes of a cluster by their addresses, each 'host:port', and the place of this one among them.

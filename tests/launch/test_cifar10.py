@@ -99,7 +99,8 @@ def test_a_wide_resnet_in_small_and_a_rule_that_diverges(tmp_path):
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told(tmp_path, gin_file, bindings, said):
-    flags = '--gin_files', f'gin/{gin_file}.gin', '--gin_bindings', *SMALL, *bindings, '--run_dir', tmp_path / 'run'
+    small = [binding for binding in SMALL if '@TfdsImages' not in str(bindings) or not binding.startswith('Digits')]
+    flags = '--gin_files', f'gin/{gin_file}.gin', '--gin_bindings', *small, *bindings, '--run_dir', tmp_path / 'run'
     with pytest.raises(commandline.MISTAKES) as caught:
         run_here('cifar10', 'compare', *flags)
     assert said in str(caught.value)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nos_tf.search import RunError
-from nos_tf.search.cluster_config import ClusterConfig
+from nos_tf.search.cluster_config import ClusterConfig, check_used
 
 CLUSTER = {'worker': ['10.0.0.1:2222', 'host-2:2222'], 'ps': ['[fd00::2]:1'], 'chief': ['localhost:65535']}
 
@@ -108,3 +108,12 @@ def test_an_unfit_task_is_refused(task, says):
 def test_a_chief_without_an_address_is_refused():
     text = json.dumps({'cluster': {'worker': ['a:1'], 'ps': ['b:1']}, 'task': {'type': 'chief', 'index': 0}})
     assert '"cluster" has no address for "chief"' in complaint(text)
+
+
+def test_a_cluster_that_would_be_idle_is_refused(monkeypatch):
+    monkeypatch.setenv('TF_CONFIG', '{}')
+    check_used(True, 'add it')
+    with pytest.raises(RunError, match='TF_CONFIG names a cluster that would be idle: add it, or unset it'):
+        check_used(False, 'add it')
+    monkeypatch.delenv('TF_CONFIG')
+    check_used(False, 'add it')

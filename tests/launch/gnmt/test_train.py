@@ -68,7 +68,8 @@ def test_a_stopped_comparison_goes_on_where_it_was(tmp_path):
     ],
 )
 def test_mistakes_are_told(tmp_path, bindings, said):
-    flags = '--gin_files', 'gin/gnmt_numbers.gin', '--gin_bindings', *TINY, *bindings, '--run_dir', tmp_path / 'run'
+    tiny = [binding for binding in TINY if '@TextFiles' not in str(bindings) or not binding.startswith('NumberWords')]
+    flags = '--gin_files', 'gin/gnmt_numbers.gin', '--gin_bindings', *tiny, *bindings, '--run_dir', tmp_path / 'run'
     with pytest.raises(commandline.MISTAKES) as caught:
         launching.run_here('gnmt/train', 'transfer', *flags)
     assert said in str(caught.value)
