@@ -123,7 +123,7 @@ def _naming(text: str) -> Iterator[None]:
     """Has an error say in one line which optimizer it is about."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f'optimizer {text!r}: {" ".join(str(error).split())}') from error
 
 

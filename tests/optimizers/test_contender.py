@@ -53,6 +53,8 @@ def test_what_others_have_named(text):
         ('keras.LossScaleOptimizer', 'choose from .*Adam'),
         ('powersign with beta_1', 'after "with" comes name=number'),
         ('powersign with beta_1="x"', "beta_1 = 'x' is not a number"),
+        (f'adam with epsilon=1{400 * "0"}', 'too large'),
+        (f'keras.Adam with epsilon=1{400 * "0"}', 'too large'),
         ('no such rule', 'no such rule'),
         ('', 'optimizer'),
     ],
