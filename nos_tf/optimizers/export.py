@@ -107,7 +107,7 @@ def _blanks(
     words = set(re.findall(r'\w+', ' '.join([formula.text, *formula.assignments])))
     slots = [
         {'slot': slot.name, 'beta': slot.decay, 'power': 'g' if slot.power == 1 else f'g**{slot.power}'}
-        for slot in map(SLOTS.get, rule.slots)
+        for slot in (SLOTS[name] for name in rule.slots)
     ]
     if slots:
         words |= {'g', 'jnp'}
