@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import tensorflow as tf
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search import RunError
+from nos_tf.search import RunError, output
 from nos_tf.tasks import archives
 
 IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)
@@ -168,7 +167,7 @@ class State:
                 steps, epoch, batch = map(int, stored['at'].tolist())
                 identity = str(stored['identity'])
             except (ValueError, KeyError, TypeError) as error:  # an array that is missing, or of another shape
-                print(f'{path} is damaged ({error}): this training begins anew', file=sys.stderr, flush=True)
+                output.warn(f'{path} is damaged ({error}): this training begins anew')
             else:
                 if identity != self._identity:
                     raise RunError(

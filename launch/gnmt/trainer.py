@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from gnmt.recipe import Point, Trained, TranslationRecipe, perplexity
 from gnmt.state import IDS, State
 from gnmt.text import Vocabulary, batches, bleu, encode
 from nos_tf.optimizers.contender import Contender
+from nos_tf.search import output
 from nos_tf.search.training_run import Key
 
 SAMPLES = 5  # validation sentences that TensorBoard shows
@@ -77,7 +79,7 @@ class TranslatorTrainer:
         self.dropped = {'train': self.train_set.dropped, 'validation': self._validation_set.dropped}
         if any(self.dropped.values()) and multiprocessing.parent_process() is None:  # one of a pool is enough
             left_out = ' and '.join(f'{count:,} of {part}' for part, count in self.dropped.items())
-            print(f'{corpus.name}: left out, with more than {recipe.longest} tokens: {left_out}', flush=True)
+            output.say(f'{corpus.name}: left out, with more than {recipe.longest} tokens: {left_out}')
         self._state: tuple[tuple[str, float, int], State] | None = None
 
     def train(self, contender: str, rate: float, seed: int, steps: int) -> Trained:
@@ -94,7 +96,8 @@ class TranslatorTrainer:
         path = self.checkpoint(*key)
         trained = state.restore(path)
         title = f'{contender} at {rate:g}, seed {seed}'
-        with tf.summary.create_file_writer(str(self._run_dir / 'tensorboard' / Key(*key).folder)).as_default():
+        folder = self._run_dir / 'tensorboard' / Key(*key).folder
+        with tf.summary.create_file_writer(os.fsencode(folder)).as_default():
             hparams.hparams({'optimizer': contender, 'learning_rate': rate, 'seed': seed})
             begun, before = time.monotonic(), trained.points[-1].step if trained.points else 0
             while not trained.is_over and state.steps < steps:
@@ -227,9 +230,8 @@ def _searched(model: keras.Model, recipe: TranslationRecipe) -> Callable[..., tf
 
 
 def _tell(title: str, point: Point, steps: int, seconds: float) -> None:
-    print(
+    output.say(
         f'{title}: step {point.step} of {steps}, perplexity {point.train_perplexity:.2f} in training, '
         f'{point.validation_perplexity:.2f} on validation, BLEU {point.validation_bleu:.1f}, '
-        f'{point.validation_exact:.1%} exact, {point.tokens_per_second:,.0f} tokens/s, {seconds / 60:.0f} min left',
-        flush=True,
+        f'{point.validation_exact:.1%} exact, {point.tokens_per_second:,.0f} tokens/s, {seconds / 60:.0f} min left'
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.figures import TAB_10
-from nos_tf.report.page import Section, image, write_page
+from nos_tf.report.page import Section, image, readable, write_page
 from nos_tf.report.paired_table import Scores, paired_section
 
 
@@ -35,7 +35,7 @@ def write_drawn(run_dir: Path, kind: str, drawn: Drawn) -> Path:
     sections = [drawn.main, *drawn.beside_main, *drawn.others]
     (run_dir / 'curves.png').write_bytes(drawn.curves)
     tables = '\n'.join(section.markdown() for section in sections[:-1])
-    (run_dir / 'tables.md').write_text(tables, encoding='utf-8')
+    (run_dir / 'tables.md').write_text(readable(tables), encoding='utf-8')
     body = [image(drawn.curves, drawn.caption), *(section.html() for section in sections)]
     return write_page(run_dir, kind, body)
 

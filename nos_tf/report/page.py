@@ -30,11 +30,20 @@ code {{ font-size: .9em }}
 """
 
 
+def readable(text: str) -> str:
+    r"""Returns a text with names of files in it as UTF-8 has them, whatever the locale they were read in.
+
+    >>> readable(b'l\xc3\xa4uf-\xff'.decode('ascii', 'surrogateescape'))
+    'läuf-\\xff'
+    """
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+
+
 def write_page(run_dir: Path, kind: str, body: Sequence[str]) -> Path:
     """Writes report.html into a run directory, whose name it bears, and returns its path."""
     page = run_dir / 'report.html'
     title = html.escape(f'{kind}: {run_dir.resolve().name}')
-    page.write_text(_PAGE.format(title=title, body='\n'.join(body)), encoding='utf-8')
+    page.write_text(readable(_PAGE.format(title=title, body='\n'.join(body))), encoding='utf-8')
     return page
 
 

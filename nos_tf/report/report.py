@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from nos_tf.report import comparison_report, search_tables
 from nos_tf.report.drawn import Drawn
 from nos_tf.report.figures import controller_curves, reward_curve
 from nos_tf.report.mixed import warnings
-from nos_tf.report.page import Section, image, paragraph, write_page
+from nos_tf.report.page import Section, image, paragraph, readable, write_page
 from nos_tf.report.paired_table import overview_section
 from nos_tf.report.summary import read_summary
 from nos_tf.search import RunError
@@ -63,7 +64,7 @@ def write(run_dir: Path, beside: Sequence[Path] = (), drawers: Mapping[str, Call
     compared = {name: _draw(named[name], kind, drawers) for name, kind in kinds.items() if kind is not None}
     searches = {ours: run, **others}
     summary = _summary(run_dir, run)
-    beside_it = {name: other.rows for name, other in others.items()}
+    beside_it = {readable(name): other.rows for name, other in others.items()}
     curve = reward_curve(run.rows, summary.get('baselines', {}), beside_it)
     pictures = [_Picture('reward_curve', 'reward against sampled rules', curve)]
     if png := controller_curves(run.updates):
@@ -77,9 +78,9 @@ def write(run_dir: Path, beside: Sequence[Path] = (), drawers: Mapping[str, Call
     first = [overview] if overview else []
     sections = list(_sections(run, summary, searches, compared))
     title = f'{KIND}: {run_dir.resolve().name}'
-    links = [f'![{picture.says}]({quote(picture.file_name)})' for picture in pictures]
+    links = [f'![{picture.says}]({quote(os.fsencode(picture.file_name))})' for picture in pictures]
     text = [f'# {title}', *says, *(part.markdown() for part in first), *links, *(part.markdown() for part in sections)]
-    (run_dir / 'report.md').write_text('\n\n'.join(text), encoding='utf-8')
+    (run_dir / 'report.md').write_text(readable('\n\n'.join(text)), encoding='utf-8')
     images = [image(picture.png, picture.says) for picture in pictures]
     body = [*map(paragraph, says), *(part.html() for part in first), *images, *(part.html() for part in sections)]
     return write_page(run_dir, KIND, body)

@@ -14,7 +14,6 @@ import functools
 import json
 import math
 import queue
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from nos_tf.search import RunError, notes
+from nos_tf.search import RunError, notes, output
 from nos_tf.search.connection import UNREACHABLE, connect, is_listening, raise_if_lost
 from nos_tf.search.database import differences
 from nos_tf.search.jobs import Job, Patience, reason
@@ -189,7 +188,7 @@ class Cluster:
         for job, due in self._under_way.items():
             if due <= now:
                 self._under_way[job] = now + 2 * self.child_seconds
-                print(f'{job} is given to another worker as well: it is overdue', file=sys.stderr)
+                output.warn(f'{job} is given to another worker as well: it is overdue')
                 self._send(job)
 
     def _outcome(self, job: Job, answer: _Answer | Exception) -> Outcome | None:

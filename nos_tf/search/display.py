@@ -9,19 +9,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from nos_tf.search import output
 from nos_tf.search.rescore import Score
 from nos_tf.search.tally import Tally
 
 PLAIN_INTERVAL = 10.0  # seconds between plain lines
 PLAIN_WIDTH = 120  # characters; a table in a file need not fit a narrow terminal
-
-
-class _Console(Console):
-    """A console that says so when nobody reads it any more, where Rich would end the process without a word."""
-
-    def on_broken_pipe(self) -> None:
-        """Raises again: Rich calls this while it handles a BrokenPipeError."""
-        raise
 
 
 class Display:
@@ -34,7 +27,7 @@ class Display:
     """
 
     def __init__(self, total: int, done: int, console: Console | None = None) -> None:
-        self.console = console or _Console()
+        self.console = console or output.console()
         if not self.console.is_terminal:
             self.console.width = PLAIN_WIDTH
         self._total, self._first = total, done

@@ -6,7 +6,6 @@ Whichever it is, an evaluating process computes on one thread, so that a rule ea
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import gin
 
-from nos_tf.search import RunError
+from nos_tf.search import RunError, output
 from nos_tf.search.jobs import Job, Patience, Trainable, reason
 from nos_tf.search.schema import TRAINED
 from nos_tf.search.spawning import main_is_guarded, pack, unpack, without_main
@@ -193,7 +192,7 @@ def _try_again(jobs: _Jobs, done: Iterable[Future], submit: Callable[[Any], None
     for future in done:
         job, why = jobs.pop(future), reason(future.exception())
         patience.fail(f'{job} could not be trained, {patience.attempts} times over: {why}', job)
-        print(f'{job} is trained again: {why}', file=sys.stderr)
+        output.warn(f'{job} is trained again: {why}')
         submit(job)
 
 

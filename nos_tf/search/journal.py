@@ -1,6 +1,7 @@
 """TensorBoard's view of a search: one point for each batch, the step being the number of children."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path, hyper_parameters: Mapping[str, Any], children: int) -> None:
-        self._writer = tf.summary.create_file_writer(str(run_dir))
+        self._writer = tf.summary.create_file_writer(os.fsencode(run_dir))
         self._best = ''
         rows = '\n'.join(f'| {key} | `{json.dumps(value)}` |' for key, value in hyper_parameters.items())
         with self._writer.as_default(step=children):

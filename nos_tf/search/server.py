@@ -7,14 +7,13 @@ TF_CONFIG names: TensorFlow has no setting for that. A cluster belongs in a netw
 import errno
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
 import tensorflow as tf
 
-from nos_tf.search import RunError, heartbeat, notes
+from nos_tf.search import RunError, heartbeat, notes, output
 from nos_tf.search.cluster_config import ClusterConfig
 from nos_tf.search.keepalive import keep_alive
 from nos_tf.tasks.machine import identity, use_one_cpu_thread
@@ -130,11 +129,9 @@ def watchdog(address: str) -> Callable[[], None]:
         if begun is None or begun[0] != deadline:
             begun = deadline, now
         if deadline < now:
-            print(
+            output.warn(
                 f'the child that was begun {now - begun[1]:.0f} s ago is over its limit; '
-                'this worker ends so that another can be tried',
-                file=sys.stderr,
-                flush=True,
+                'this worker ends so that another can be tried'
             )
             os._exit(OVER_LIMIT)
 

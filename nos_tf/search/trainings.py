@@ -1,18 +1,19 @@
 """Trainings on images: what is asked for is on file already, or trained, filed and shown in TensorBoard."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboard.plugins.hparams import api as hparams
 
-from nos_tf.search import RunError
+from nos_tf.search import RunError, output
 from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.training_run import Key, Training, TrainingRun, TrainingStore
+from nos_tf.tasks.machine import check_backend
 from nos_tf.tasks.recipe import Recipe, Trained
 from nos_tf.tasks.recipe_trainer import RecipeTrainer
 
@@ -46,6 +47,7 @@ class Trainings:
         self, recipe: Recipe, run_dir: Path, evaluator: InProcess | ProcessPool, *, allow_mixed: bool = False
     ) -> None:
         try:
+            check_backend('a comparison')
             identity = recipe.identity() | evaluator.machine()
         except ValueError as error:
             raise RunError(str(error)) from error
@@ -53,7 +55,7 @@ class Trainings:
         store = TrainingStore(run_dir, Trained, identity, allow_mixed=allow_mixed)
         self._run = TrainingRun(store, course, evaluator)
         self._checkpoints, self._events = course.checkpoints, run_dir / 'tensorboard'
-        self._console = Console()
+        self._console = output.console()
 
     def __enter__(self) -> 'Trainings':
         return self
@@ -98,7 +100,7 @@ class Trainings:
 
     def _publish(self, job: Training, trained: Trained, before: Trained | None) -> None:
         """Curves and hyper-parameters for TensorBoard; what an earlier, shorter training has told is not told again."""
-        with tf.summary.create_file_writer(str(self._events / job.key.folder)).as_default():
+        with tf.summary.create_file_writer(os.fsencode(self._events / job.key.folder)).as_default():
             if before is None:
                 hparams.hparams({'optimizer': job.contender, 'learning_rate': job.rate, 'seed': job.seed})
             for name, values in trained.curve._asdict().items():
