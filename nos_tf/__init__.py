@@ -48,5 +48,9 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     """Imports what is asked for: who only trains a model needs neither the TFP nor the SQLite of `Search`."""
     if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
+        try:
+            module = import_module(_LATER[name])
+        except AttributeError as error:  # of a library; Python would take it for our saying that there is no such name
+            raise ImportError(f'nos_tf.{name} cannot be imported: {type(error).__name__}: {error}') from error
+        return getattr(module, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,7 @@ from nos_tf.dsl.known import HAND_MADE, KNOWN_RULES, TABLE_1, read_learning_rate
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.export import export
 from nos_tf.optimizers.frameworks import FRAMEWORKS
+from nos_tf.search import output
 
 BAD_RULE = 2  # exit code, that of argparse for a bad command
 FLOAT32_BYTES = 4
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for a text that is no rule, or a picture that cannot be.
     """
     arguments = _parse_arguments(sys.argv[1:] if argv is None else argv)
-    console = Console(highlight=False, markup=False)
+    console = output.console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     if arguments.list:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(export(rule, arguments.export, arguments.name), end='')
             return 0
     except ValueError as error:
-        print(f'error: {error}', file=sys.stderr)
+        output.warn(f'error: {error}')
         return BAD_RULE
     drawn = [('picture', arguments.plot.strip())] if arguments.plot else []
     for label, value in (*_describe(rule), *drawn):
@@ -156,4 +156,4 @@ def _plot(rule: UpdateRule, path: Path) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    output.command(main)

@@ -241,12 +241,46 @@ def test_the_module_is_a_command():
     assert (run.returncode, run.stdout, run.stderr) == (0, POWERSIGN, '')
 
 
+@pytest.mark.parametrize(
+    ('redirection', 'code', 'says'),
+    [
+        ('| true', 141, ''),  # a reader that has gone: as any command that SIGPIPE ends
+        ('> /dev/full', 2, "error: [Errno 28] No space left on device: 'standard output'\n"),
+        ('>&-', 0, ''),
+    ],
+)
+def test_nobody_has_to_read_what_it_prints(redirection, code, says):
+    script = f'"$0" -m nos_tf powersign {redirection}; exit ${{PIPESTATUS[0]}}'
+    environment = {**os.environ, 'PYTHONUNBUFFERED': ''}
+    command = ['bash', '-c', script, sys.executable]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (code, '', says)
+
+
 @pytest.mark.parametrize('command', ['import nos_tf', 'import sys; sys.argv[0] = "-m"; import nos_tf'])
 def test_who_imports_the_package_can_load_models(command):
     """Keras finds the class of a saved optimizer only if it has been imported."""
     code = f'{command}; import keras; print(keras.saving.get_registered_object("nos_tf>NOSOptimizer").__name__)'
     run = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.stdout == 'NOSOptimizer\n', run.stderr
+
+
+def test_a_library_that_fails_is_named_where_a_name_of_the_package_is_asked_for(monkeypatch):
+    """Python takes an AttributeError for our saying that there is no such name, and forgets what it was."""
+    import nos_tf
+
+    def fail(module):
+        raise AttributeError("'NoneType' object has no attribute 'replace'")
+
+    monkeypatch.setattr('nos_tf.import_module', fail)
+    monkeypatch.delitem(vars(nos_tf), 'Search', raising=False)
+    with pytest.raises(
+        ImportError, match=r"nos_tf.Search cannot be imported: AttributeError: 'NoneType' object"
+    ) as error:
+        from nos_tf import Search  # noqa: F401
+    assert isinstance(error.value.__cause__, AttributeError)
+    with pytest.raises(AttributeError, match="module 'nos_tf' has no attribute 'Serch'"):
+        nos_tf.Serch  # noqa: B018
 
 
 def test_the_command_has_all_names_of_the_package():

@@ -6,12 +6,19 @@ a batch are one tensor `[B, T, K]`: what a constraint forbids, and what lies bey
 not guard it. exp(-1e9) is 0 too, so the probabilities are the same, and every derivative is finite.
 """
 
+import sys
 from collections.abc import Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+
+try:
+    import tensorflow_probability as tfp
+except AttributeError as error:  # it imports tf_keras, which edits docstrings
+    if sys.flags.optimize < 2:
+        raise
+    raise ImportError('TensorFlow Probability needs docstrings, which python -OO drops: use python -O') from error
 
 from nos_tf.dsl.space import SearchSpace
 
