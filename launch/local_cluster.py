@@ -19,6 +19,8 @@ from pathlib import Path
 
 from supervised import ClusterError, Process
 
+import streams
+
 INTERRUPTED = 130
 FAILED = 2
 CLUSTER_LOST = 75  # exit code of a chief that asks for a new cluster
@@ -271,4 +273,8 @@ def main(argv: Sequence[str], server: Sequence[str] = SERVER) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    streams.keep_numbers()
+    try:
+        streams.leave('', main(sys.argv[1:]))
+    except SystemExit as left:  # of argparse, which has said why or printed its help
+        streams.leave('', int(left.code or 0))

@@ -1,5 +1,6 @@
 """Flags, configurations, and how a launcher ends: one line and an exit code, in this process with `os._exit` caught."""
 
+import io
 import os
 import signal
 import sqlite3
@@ -164,6 +165,13 @@ def test_help_tells_what_it_does_with_an_example(capsys: pytest.CaptureFixture) 
         assert part in text
 
 
+def test_help_needs_no_docstring(capsys: pytest.CaptureFixture) -> None:
+    """`python -OO` has none."""
+    with pytest.raises(SystemExit):
+        commandline.parse_arguments(None, ['--help'])
+    assert '--gin_bindings' in capsys.readouterr().out
+
+
 # Configurations
 
 
@@ -219,9 +227,9 @@ def test_a_space_without_rules_is_refused(bindings: tuple[str, ...], says: str) 
 @pytest.mark.parametrize(
     ('content', 'says'),
     [
-        (b"include 'gin/nowhere.gin'", 'Unable to open file: gin/nowhere.gin'),
-        (b"include 'gin/quickstart.gin'\nSearch.children = = 3", 'x.gin, line 2) Search.children = = 3'),
-        (bytes(range(256)), 'it is no text'),
+        (b"include 'gin/nowhere.gin'", "x.gin, line 1 (include 'gin/nowhere.gin'): there is no file gin/nowhere.gin"),
+        (b"include 'gin/quickstart.gin'\nSearch.children = = 3", 'x.gin, line 2 (Search.children = = 3): '),
+        (bytes(range(256)), 'x.gin, line 2: is no text in UTF-8'),
     ],
 )
 def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
@@ -232,7 +240,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes, says: str) 
 
 
 def test_a_missing_file_and_missing_bindings_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(RunError, match=r'Unable to open file: gin/nowhere\.gin'):
+    with pytest.raises(RunError, match=r'there is no file gin/nowhere\.gin'):
         configured('gin/nowhere.gin')
     with pytest.raises(RunError, match='Required bindings for `Search`.*space.*learner.*child.*evaluator'):
         configured(bindings=('Search.children = 3',))
@@ -296,6 +304,50 @@ def test_the_operative_configuration_describes_the_same_search(tmp_path: Path) -
 
 
 # The end
+
+
+def test_what_cannot_be_encoded_ends_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding='ascii') for name in ('stdout', 'stderr')}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+
+    def run() -> None:
+        print('±')
+        raise RunError('±')
+
+    with pytest.raises(Left):
+        commandline.main(run)
+    assert streams['stdout'].buffer.getvalue() == b'+-\n'
+    assert streams['stderr'].buffer.getvalue() == b'error: +-\n'
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'says'),
+    [
+        (BrokenPipeError(), 141, ''),
+        (
+            OSError(28, 'No space left on device', 'standard output'),
+            2,
+            "error: [Errno 28] No space left on device: 'standard output'\n",
+        ),
+    ],
+)
+@pytest.mark.parametrize('ends', [None, SystemExit(0)])  # the help of argparse
+def test_what_nobody_can_have_is_no_traceback(error, code, says, ends, monkeypatch, capsys) -> None:
+    """Everything is done when the end finds that what was printed cannot be written."""
+
+    def run() -> None:
+        if ends:
+            raise ends
+
+    def finish() -> None:
+        raise error
+
+    monkeypatch.setattr('nos_tf.search.output.finish', finish)
+    with pytest.raises(Left) as left:
+        commandline.main(run)
+    assert left.value.args == (code,)
+    assert capsys.readouterr() == ('', says)
 
 
 def leaving(error: BaseException) -> int:
