@@ -16,6 +16,7 @@ from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.files import write_whole
 from nos_tf.search.training_run import Key, Training, TrainingRun, TrainingStore
 from nos_tf.tasks.checks import check_counts
+from nos_tf.tasks.machine import check_backend
 
 OTHERS = 'others'
 ON_ONE_MACHINE = ('gradient_accumulation_steps', 'ema_overwrite_frequency')  # what workers cannot agree on
@@ -141,6 +142,10 @@ class Transfer:
         Raises:
             RunError: the directory holds another run, or the run cannot go on.
         """
+        try:
+            check_backend('a comparison in translation')
+        except ValueError as error:
+            raise RunError(str(error)) from error
         run_dir, recipe = Path(run_dir), self.recipe
         identity = recipe.identity() | self.evaluator.machine()
         store = TrainingStore(run_dir, Trained, identity, allow_mixed=allow_mixed)

@@ -4,13 +4,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gin
-import keras
 
 from nos_tf.controller.learners import Learner
 from nos_tf.dsl.known import KNOWN_RULES
@@ -28,7 +27,7 @@ from nos_tf.search.session import Session
 from nos_tf.search.table import Table  # noqa: F401 (for gin)
 from nos_tf.tasks.bindings import bindings_of
 from nos_tf.tasks.child import Child
-from nos_tf.tasks.machine import use_one_cpu_thread
+from nos_tf.tasks.machine import check_backend, use_one_cpu_thread
 
 gin.external_configurable(SearchSpace)
 
@@ -135,8 +134,10 @@ class Search:
         Raises:
             RunError: the directory holds another run, or the run cannot go on.
         """
-        if keras.backend.backend() != 'tensorflow':
-            raise RunError(f'a search runs on TensorFlow, not on KERAS_BACKEND={keras.backend.backend()}')
+        try:
+            check_backend('a search')
+        except ValueError as error:
+            raise RunError(str(error)) from error
         use_one_cpu_thread()
         run_dir = Path(run_dir)
         session = self._open(run_dir, allow_mixed)
@@ -146,7 +147,8 @@ class Search:
             summary = self._summary(session, scores)
         write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
         if scores:
-            session.display.console.print(scores_table(scores, self.rescore_seeds))
+            with suppress(BrokenPipeError):  # all is on file, and a report of it may be to come
+                session.display.console.print(scores_table(scores, self.rescore_seeds))
         return summary
 
     def _open(self, run_dir: Path, allow_mixed: bool) -> Session:

@@ -69,6 +69,22 @@ VARIABLES = (
 """Variables of the environment that choose kernels or their precision; one that is empty or not set does nothing."""
 
 
+def check_backend(work: str) -> None:
+    """Checks that Keras computes with TensorFlow, whose graphs the trainers are written in.
+
+    Args:
+        work: what is to be done, for the message.
+
+    Raises:
+        ValueError: it computes with another backend.
+    """
+    if (backend := keras.backend.backend()) != 'tensorflow':
+        raise ValueError(
+            f'{work} needs the TensorFlow backend of Keras, and this is {backend}: set KERAS_BACKEND=tensorflow before '
+            'Keras is imported'
+        )
+
+
 def use_one_cpu_thread() -> None:
     """Makes this process compute on one thread of the CPU, as the paper's workers did (Section 4.2).
 

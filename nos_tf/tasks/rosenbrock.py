@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
+from nos_tf.tasks.machine import check_backend
 
 START = (-1.2, 1.0)  # Rosenbrock 1960; the paper does not say where it starts
 OPTIMUM = (1.0, 1.0)
@@ -67,8 +68,9 @@ def walk(contender: str, rates: Sequence[float], steps: int, start: tuple[float,
         start: x, y.
 
     Raises:
-        ValueError: as `suited`.
+        ValueError: as `suited`, or the backend of Keras is not TensorFlow.
     """
+    check_backend('a walk')
     place = keras.Variable(start, dtype='float64')
     optimizer = suited(contender).optimizer(1.0, seed=0)
     optimizer.build([place])
