@@ -15,6 +15,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import numpy as np
 
 from nos_tf import SearchSpace
+from nos_tf.search import output
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits
@@ -25,7 +26,7 @@ MIB = 2**20
 
 def resident() -> float:
     """Memory of this process, in MiB (Linux)."""
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    pages = int(Path('/proc/self/statm').read_text(encoding='utf-8').split()[1])
     return pages * os.sysconf('SC_PAGE_SIZE') / MIB
 
 
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

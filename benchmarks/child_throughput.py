@@ -25,6 +25,7 @@ import tensorflow as tf
 from optimizer_step import machine
 
 from nos_tf import UpdateRule
+from nos_tf.search import output
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Images, Split, TfdsImages
@@ -175,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

@@ -25,6 +25,7 @@ from nos_tf.controller.agent import Agent
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Reinforce
 from nos_tf.controller.solvers import AdamSurrogate
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.search import output
 from nos_tf.tasks.machine import use_one_cpu_thread
 
 BATCHES = (5, 20)
@@ -119,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

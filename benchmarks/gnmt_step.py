@@ -36,6 +36,7 @@ from gnmt.recipe import TranslationRecipe
 from gnmt.recurrent import LstmWeights, sequence
 from gnmt.text import END, Encoded, batches
 from nos_tf.optimizers.contender import Contender
+from nos_tf.search import output
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = 2
@@ -228,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from nos_tf import NOSOptimizer
+from nos_tf.search import output
 
 SHAPES: dict[str, list[tuple[int, ...]]] = {
     'child ConvNet': [(3, 3, 3, 32), (32,), (32,), (3, 3, 32, 32), (32,), (32,), (32768, 10), (10,)],
@@ -111,7 +112,11 @@ def machine() -> str:
     """What was measured on."""
     path = Path('/proc/cpuinfo')
     models = (
-        [line.partition(': ')[2] for line in path.read_text().splitlines() if line.startswith('model name')]
+        [
+            line.partition(': ')[2]
+            for line in path.read_text(encoding='utf-8').splitlines()
+            if line.startswith('model name')
+        ]
         if path.exists()
         else []
     )
@@ -135,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nos_tf.search import output
+
 ROOT = Path(__file__).resolve().parents[1]
 LEARNERS = {'TRPO': (), 'RandomSearch': ('Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 20')}
 
@@ -51,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

@@ -24,6 +24,7 @@ from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.search import output
 
 RATES = tuple(10.0**i for i in range(-5, 2))
 MODELS = 56  # side by side: seven rates of eight rules
@@ -88,7 +89,7 @@ def search(
     start, iteration = time.monotonic(), 0
     waiting = [choices for text in begin if (choices := _spelled(text)) is not None]
     if begin:
-        print(f'{len(waiting)} of {len(begin)} rules to begin with are in the space', flush=True)
+        output.say(f'{len(waiting)} of {len(begin)} rules to begin with are in the space')
     while time.monotonic() - start < seconds:
         batch: list[tuple[int, ...]] = []
         programs: list[str] = []
@@ -106,10 +107,9 @@ def search(
         rewards = np.mean([judge.rewards(programs, seed) for seed in seeds], 0)
         mean.update(zip(programs, rewards.tolist(), strict=True))
         agent.update(np.array(batch, np.int32), rewards, np.zeros(len(batch), np.float32))
-        print(
+        output.say(
             f'{time.monotonic() - start:.0f} s, {len(mean)} rules: mean {rewards.mean():.4f}, best of batch '
-            f'{rewards.max():.4f} {UpdateRule.parse(programs[int(rewards.argmax())]).infix}',
-            flush=True,
+            f'{rewards.max():.4f} {UpdateRule.parse(programs[int(rewards.argmax())]).infix}'
         )
     return mean
 
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument('--best', type=int, default=MODELS, help='rules that train again')
     parser.add_argument('--more_seeds', type=int, default=4)
     arguments = parser.parse_args()
-    begin = arguments.begin.read_text().splitlines() if arguments.begin else []
+    begin = arguments.begin.read_text(encoding='utf-8').splitlines() if arguments.begin else []
     judge = Judge(arguments.images, arguments.task)
     start = time.monotonic()
     mean = search(judge, arguments.seconds, begin, arguments.seeds, arguments.population)
@@ -147,7 +147,7 @@ def main() -> None:
         _save(arguments, judge, again, time.monotonic() - start)
         if number < arguments.more_seeds:
             again.rewards([*best, *BASELINES], max(arguments.seeds) + 1 + number)
-            print(f'{time.monotonic() - start:.0f} s: another seed', flush=True)
+            output.say(f'{time.monotonic() - start:.0f} s: another seed')
 
 
 def _save(arguments: argparse.Namespace, judge: Judge, again: Judge, seconds: float) -> None:
@@ -159,8 +159,8 @@ def _save(arguments: argparse.Namespace, judge: Judge, again: Judge, seconds: fl
         'rewards': [[*key, *value] for key, value in judge.found.items() if key[1] in arguments.seeds],
         'rewards again': [[*key, *value] for key, value in again.found.items() if key[1] not in arguments.seeds],
     }
-    arguments.output.write_text(json.dumps(content))
+    arguments.output.write_text(json.dumps(content), encoding='utf-8')
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

@@ -17,6 +17,7 @@ import numpy as np
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.page import markdown
+from nos_tf.search import output
 from nos_tf.search.paired import Difference, half_width
 
 HEAD = ['rule', 'in the search', 'accuracy again', 'against the best by hand', 'learning rates']
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument('--best', type=int, default=12, help='found rules')
     parser.add_argument('--by_hand', type=int, default=12, help='others')
     arguments = parser.parse_args()
-    found = json.loads(arguments.result.read_text())
+    found = json.loads(arguments.result.read_text(encoding='utf-8'))
     print(markdown(HEAD, list(rows(found, arguments.best, arguments.by_hand)), range(1, 4)))
 
 
@@ -69,4 +70,4 @@ def _by_text(rewards: list[list[Any]]) -> dict[str, list[list[Any]]]:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

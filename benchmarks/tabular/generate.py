@@ -32,7 +32,7 @@ from nos_tf import Search, UpdateRule
 from nos_tf.dsl.classes import Classes, draw_deeper, draw_merged, find_classes, program_of
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.search import RunError
+from nos_tf.search import RunError, output
 from nos_tf.search.columns import Columns, accuracies
 from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.jobs import Job
@@ -99,7 +99,7 @@ class Trainings:
         elif time.monotonic() - self._last_line >= PLAIN_INTERVAL or self._done == self._total:
             self._last_line = time.monotonic()
             seconds = (self._last_line - self._start) / max(self._trained, 1) * (self._total - self._done)
-            print(f'{phase} {self._done}/{self._total}, {seconds / 60:.0f} minutes left', flush=True)
+            output.say(f'{phase} {self._done}/{self._total}, {seconds / 60:.0f} minutes left')
 
     def close(self) -> None:
         """Ends the workers and leaves the terminal."""

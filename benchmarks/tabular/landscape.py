@@ -14,6 +14,7 @@ from scipy import stats
 
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.search import output
 from nos_tf.search.columns import Columns
 from nos_tf.search.table import RewardTable
 
@@ -175,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)

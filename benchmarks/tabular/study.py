@@ -29,6 +29,7 @@ import numpy as np
 import study_figures
 
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Learner, RandomSearch, Reinforce, WarmStart
+from nos_tf.search import output
 from nos_tf.search.table import RewardTable
 from nos_tf.tasks.machine import use_one_cpu_thread
 
@@ -235,7 +236,7 @@ def played(jobs: list[tuple], workers: int | None) -> Iterator[tuple[tuple, np.n
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, initializer=use_one_cpu_thread) as pool:
         for number, (job, programs) in enumerate(zip(jobs, pool.map(_play, jobs), strict=True), start=1):
-            print(f'{number}/{len(jobs)} {job[1]} {spelled(job[2])}, seed {job[3]}', flush=True)
+            output.say(f'{number}/{len(jobs)} {job[1]} {spelled(job[2])}, seed {job[3]}')
             yield job, programs
 
 
@@ -281,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    output.command(main)
