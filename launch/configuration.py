@@ -103,7 +103,7 @@ class _Reader:
         try:
             self.texts[name] = _read(path)
             file = io.StringIO(self.texts[name])
-            file.name = name  # type: ignore[misc]  # gin's errors say it
+            file.name = name  # gin's errors say it
             yield file
         except BaseException:
             self.failed = name if self.failed == BINDINGS else self.failed

@@ -13,12 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(name: str, run_dir: Path, *flags: str) -> subprocess.Popen:
-    """`launch/NAME.py`, in another working directory and a process group of its own."""
+def start(name: str, run_dir: Path, *flags: str, **variables: str) -> subprocess.Popen:
+    """`launch/NAME.py`, in another working directory and a process group of its own, with variables of its own."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / f'launch/{name}.py'), *flags, '--run_dir', str(run_dir)],
         cwd=run_dir.parent,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3'},
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3', **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

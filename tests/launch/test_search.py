@@ -29,9 +29,10 @@ SMALL = (
 )
 
 
-def launch(run_dir: Path, *bindings: str) -> subprocess.Popen:
+def launch(run_dir: Path, *bindings: str, **variables: str) -> subprocess.Popen:
     """The launcher on digits, in small."""
-    return start('search', run_dir, '--gin_files', 'gin/quickstart.gin', '--gin_bindings', *SMALL, *bindings)
+    flags = ('--gin_files', 'gin/quickstart.gin', '--gin_bindings', *SMALL, *bindings)
+    return start('search', run_dir, *flags, **variables)
 
 
 def trained(run_dir: Path) -> int:
@@ -93,3 +94,17 @@ def test_interrupts_end_a_search_with_one_line_and_keep_what_was_paid_for(tmp_pa
     assert code == 130
     assert err == 'interrupted: what was finished is saved, the same command goes on from there\n'
     assert 2 <= paid <= trained(run_dir)
+
+
+@pytest.mark.slow
+def test_a_search_in_ascii_ends_with_its_report(tmp_path: Path) -> None:
+    """As under a log collector, or an old system: the name of the directory is no text there."""
+    run_dir = tmp_path / 'ä'
+    code, out, err = finish(launch(run_dir, LANG='C', LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0'))
+    assert (code, err) == (0, '')
+    *_, score, _, path = out.splitlines()
+    assert score.startswith('| ') and score.count(' +- ') == 2
+    assert path == str(run_dir / 'report.html')
+    page = (run_dir / 'report.html').read_text(encoding='utf-8')
+    assert 'Neural Optimizer Search: ä</h1>' in page and '±' in page
+    assert list(run_dir.glob('events.out.tfevents.*'))

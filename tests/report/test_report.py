@@ -264,3 +264,12 @@ def test_the_report_in_markdown_has_the_same_tables(tmp_path):
     assert '| 2 | g | sgd |  | 0.512 | 0.1 | none | 2 | 0 |' in text
     headings = [line.removeprefix('### ') for line in text.splitlines() if line.startswith('### ')]
     assert headings[0] == 'On fresh seeds' and headings[-1] == 'Configuration' and len(headings) == 6
+
+
+def test_a_directory_whose_name_is_no_text_has_a_report_in_utf_8(tmp_path):
+    ours, other = tmp_path / 'l\udcc3\udca4uf', tmp_path / 'l\udcff'  # of LANG=C, and no name in any
+    fill(ours)
+    fill(other, configuration={**CONFIGURATION, 'Search.seed': 13})
+    page = report.write(ours, [other]).read_text(encoding='utf-8')
+    assert 'läuf</h1>' in page and 'l\\xff' in page
+    assert (ours / 'report.md').read_text(encoding='utf-8').startswith('# Neural Optimizer Search: läuf\n')

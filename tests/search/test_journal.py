@@ -106,3 +106,9 @@ def test_a_resumed_search_goes_on_where_it_was(tmp_path):
     tags = read(tmp_path)
     assert [step for step, _ in tags['reward/mean']] == [2, 4]
     assert [step for step, _ in tags['hyper_parameters']] == [0, 2]
+
+
+def test_a_directory_whose_name_is_no_text_gets_its_events(tmp_path):
+    run_dir = tmp_path / 'a\udcff'
+    Journal(run_dir, PARAMETERS, 0).close()
+    assert len(list(run_dir.glob('events.out.tfevents.*'))) == 1

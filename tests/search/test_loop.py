@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import io
 import json
 import os
 import random
@@ -124,6 +126,52 @@ def test_summary_has_the_promised_fields(tmp_path):
     sgd = UpdateRule.parse('sgd').canonical()
     assert summary['baselines']['sgd'] == pytest.approx(np.mean([table_outcome(Job(sgd, s)).reward for s in (1, 2)]))
     assert summary['seconds'] > 0
+
+
+class Full(io.StringIO):
+    """Standard output on a full disk, or that nobody reads any more from a certain text on."""
+
+    def __init__(self, error, since=''):
+        super().__init__()
+        self.error, self.since = error, since
+
+    def write(self, text):
+        if self.since in text:
+            raise self.error
+        return len(text)
+
+
+@pytest.mark.parametrize(
+    'stdout',
+    [
+        io.TextIOWrapper(io.BytesIO(), encoding='ascii'),
+        Full(OSError(errno.ENOSPC, 'No space left on device')),
+        Full(
+            BrokenPipeError(), since='fresh seeds'
+        ),  # the table, when all is done: what can stop is the printing alone
+        None,
+    ],
+)
+def test_a_search_ends_whatever_becomes_of_what_it_prints(stdout, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', stdout)
+    summary = search(learner=RandomSearch(), children=20).run(tmp_path)
+    assert json.loads((tmp_path / 'summary.json').read_text()) == json.loads(json.dumps(summary))
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.flush()
+        assert stdout.buffer.getvalue().count(b' +- ') == 2 * len(summary['rescored'])
+
+
+def test_nobody_reads_a_search_that_is_under_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', Full(BrokenPipeError()))
+    with pytest.raises(BrokenPipeError):
+        search(learner=RandomSearch(), children=20).run(tmp_path)
+
+
+def test_a_search_on_another_backend_is_refused_before_it_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr('keras.backend.backend', lambda: 'torch')
+    with pytest.raises(RunError, match='a search needs the TensorFlow backend of Keras, and this is torch: set KERAS_'):
+        search().run(tmp_path / 'x')
+    assert not (tmp_path / 'x').exists()
 
 
 def test_controller_learns_and_random_search_does_not(tmp_path):
