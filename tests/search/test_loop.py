@@ -146,14 +146,13 @@ class Full(io.StringIO):
     [
         io.TextIOWrapper(io.BytesIO(), encoding='ascii'),
         Full(OSError(errno.ENOSPC, 'No space left on device')),
-        Full(
-            BrokenPipeError(), since='fresh seeds'
-        ),  # the table, when all is done: what can stop is the printing alone
+        Full(BrokenPipeError(), since='fresh seeds'),  # the table, when all is done
         None,
     ],
 )
 def test_a_search_ends_whatever_becomes_of_what_it_prints(stdout, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'stdout', stdout)
+    monkeypatch.setattr('nos_tf.search.output._failures', [])
     summary = search(learner=RandomSearch(), children=20).run(tmp_path)
     assert json.loads((tmp_path / 'summary.json').read_text()) == json.loads(json.dumps(summary))
     if isinstance(stdout, io.TextIOWrapper):
