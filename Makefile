@@ -30,7 +30,7 @@ test: lint  ## lint, types, doctests and tests (PYTEST_ARGS='-m "not slow"' for 
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 test-backends: $(BACKENDS)/.installed  ## the tests on JAX and PyTorch, in .venv-backends (a few minutes, 4 GB)
-	$(ONE_THREAD) NOS_TF_BACKENDS=required $(BACKENDS)/bin/python -m pytest $(PYTEST_ARGS) tests/optimizers/test_backends.py tests/benchmarks/test_accelerator.py
+	$(ONE_THREAD) NOS_TF_BACKENDS=required $(BACKENDS)/bin/python -m pytest $(PYTEST_ARGS) tests/optimizers/test_backends.py tests/optimizers/test_export_torch.py tests/optimizers/test_export_optax.py tests/benchmarks/test_accelerator.py
 
 lint: $(STAMP)  ## ruff and mypy, nothing is changed
 	$(BIN)/ruff check $(CODE)
@@ -67,5 +67,5 @@ ifneq ($$(shell $(1)/bin/python -c 'import importlib.util as u; print(all(map(u.
 endif
 endif
 endef
-$(eval $(call look,$(VENV),tensorflow pytest nos_tf))
+$(eval $(call look,$(VENV),tensorflow jinja2 pytest nos_tf))
 $(eval $(call look,$(BACKENDS),tensorflow jax optax torch pytest nos_tf))

@@ -1,23 +1,77 @@
 """A rule as source of its own: an optimizer for Keras, Optax or PyTorch that imports nothing but its framework.
 
+The source around the formula is a template of templates/, one for each framework.
+
 The formula is that of the rule's canonical form. Equal sub-expressions are one local variable, drawn once if random.
 """
 
+from __future__ import annotations
+
 import builtins
+import functools
 import keyword
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import groupby
-from string import Template
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nos_tf.dsl.expression import to_infix
 from nos_tf.dsl.known import KNOWN_RULES, KnownRule
 from nos_tf.dsl.primitives import SLOTS, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.optimizers.frameworks import FRAMEWORKS, Framework
-from nos_tf.optimizers.source import formula_of
+from nos_tf.optimizers.source import KEY, Spelling, formula_of
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+@dataclass(frozen=True)
+class Framework:
+    """What a rule can be exported to; its template is a file of templates/.
+
+    Args:
+        spelling: of the functions in a formula.
+        seed: the default of the seed; '' if the framework has a generator of its own.
+        is_function: whether the optimizer is a function, and not a class.
+    """
+
+    spelling: Spelling
+    seed: str = ''
+    is_function: bool = False
+
+
+FRAMEWORKS = {
+    'keras': Framework(
+        Spelling(
+            'ops',
+            {'sign': '_sign(%s)'},
+            drop='_drop(%s, %s, self.generator)',
+            normal='_normal(%s, self.generator)',
+            owner='self.',
+        ),
+        seed='None',
+    ),
+    'optax': Framework(
+        Spelling(
+            'jnp',
+            {'sign': '_sign(%s)'},
+            drop=f'_drop(%s, %s, {KEY})',
+            normal=f'jax.random.normal({KEY}, %s.shape, g.dtype)',
+        ),
+        seed='0',
+        is_function=True,
+    ),
+    'torch': Framework(
+        Spelling(
+            'torch',
+            {'sign': '_sign(%s)', 'exp_of_sign': '_exp_of_sign(%s)', 'maximum': 'torch.clip(%s, min=%s)'},
+            drop='_drop(%s, %s)',
+            normal='torch.randn_like(%s)',
+        ),
+    ),
+}
+"""The frameworks that a rule can be exported to, by name."""
 
 LINE = 88  # characters of a line: what the usual formatters leave as it is
 
@@ -70,95 +124,80 @@ def export(rule: str | UpdateRule, framework: str, name: str | None = None) -> s
     Raises:
         ValueError: the rule cannot be read, the framework is not among the three, or the name cannot be used.
 
-    >>> export('m * exp(g^2)', 'torch').splitlines()[-3].strip()
+    >>> export('m * exp(g^2)', 'torch').splitlines()[-2].strip()
     'u = m * torch.exp(g**2)'
     """
     rule = rule if isinstance(rule, UpdateRule) else UpdateRule.parse(rule)
     if framework not in FRAMEWORKS:
         raise ValueError(f'no framework {framework!r}: choose from {", ".join(FRAMEWORKS)}')
-    target = FRAMEWORKS[framework]
     canonical = rule.canonical()
     known = next((k for k in KNOWN_RULES.values() if UpdateRule.parse(k.infix).canonical() == canonical), None)
-    title = _checked_name(name, target) if name is not None else _default_name(known, target)
-    return _fill(target.template, _blanks(title, canonical, known, target))
-
-
-def _default_name(known: KnownRule | None, target: Framework) -> str:
-    snake = known.name if known else 'update_rule'
-    return snake if target.is_function else _camel_case(snake)
+    if name is None:
+        snake = known.name if known else 'update_rule'
+        name = snake if FRAMEWORKS[framework].is_function else _camel_case(snake)
+    elif not _may_be_called(name, _source(framework, 'Unnamed', canonical, known)):
+        raise ValueError(f'{name!r} cannot name the optimizer: give an identifier that its source does not use itself')
+    return _source(framework, name, canonical, known)
 
 
 def _camel_case(name: str) -> str:
     return ''.join(CAPITALS.get(word, word[:1].upper() + word[1:]) for word in name.split('_'))
 
 
-def _checked_name(name: str, target: Framework) -> str:
-    used = {*re.findall(r'\w+', target.template), *dir(builtins)}
-    if not name.isidentifier() or keyword.iskeyword(name) or name in used:
-        raise ValueError(f'{name!r} cannot name the optimizer: give an identifier that its source does not use itself')
-    return name
+def _may_be_called(name: str, source: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in {*_words(source), *dir(builtins)}
 
 
-def _blanks(
-    name: str, rule: UpdateRule, known: KnownRule | None, target: Framework
-) -> dict[str, Sequence[Mapping[str, str]]]:
-    """The word of a gutter -> what its lines are filled with, once for each item; '' -> what any line may ask for."""
+def _words(*texts: str) -> set[str]:
+    return set(re.findall(r'\w+', ' '.join(texts)))
+
+
+@functools.cache
+def _template(framework: str) -> jinja2.Template:
+    import jinja2  # few commands need it
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / 'templates'),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(f'{framework}.py.j2')
+
+
+def _source(framework: str, name: str, rule: UpdateRule, known: KnownRule | None) -> str:
+    """Fills the template of a framework."""
+    target = FRAMEWORKS[framework]
     formula = formula_of(rule.expression, target.spelling)
-    words = set(re.findall(r'\w+', ' '.join([formula.text, *formula.assignments])))
+    words = _words(formula.text, *formula.assignments)
     slots = [
-        {'slot': slot.name, 'beta': slot.decay, 'power': 'g' if slot.power == 1 else f'g**{slot.power}'}
+        {'name': slot.name, 'beta': slot.decay, 'power': 'g' if slot.power == 1 else f'g**{slot.power}'}
         for slot in (SLOTS[name] for name in rule.slots)
     ]
-    if slots:
-        words |= {'g', 'jnp'}
-    elif words & {'_sign', '_drop'}:
-        words.add('jnp')
     read = words.union(slot['beta'] for slot in slots)
     options = {option: _number(value) for option, value in asdict(RuleConstants()).items() if option in read}
+    limits = {option: '1.0' if option.startswith('beta') else 'float("inf")' for option in options}
     if rule.is_stochastic and target.seed:
         options['seed'] = target.seed
-    trees = {'g': 'updates', **{slot: slot for slot in rule.slots}}
-    trees |= {'w': 'params'} if 'w' in words else {}
-    trees |= {'key': 'subkeys'} if rule.is_stochastic else {}
-    common = {
-        'name': name,
-        'state': f'{_camel_case(name)}State',
-        'source': known.source if known else '',
-        'formula': formula.text,
-        'draws': str(formula.draws),
-        'options': ''.join(f', {option}={default}' for option, default in options.items()),
-        'entries': ''.join(f', "{option}": {option}' for option in options),
-        'arguments': ', '.join(trees),
-        'trees': ', '.join(trees.values()),
-    }
-
-    def when(condition: object) -> Sequence[Mapping[str, str]]:
-        return [{}] if condition else []
-
-    return {
-        **dict.fromkeys(words, when(True)),
-        '': [common],
-        'slot': slots,
-        'slots': when(slots),
-        'option': [{'option': option, 'purpose': PURPOSES[option]} for option in options],
-        'options': when(options),
-        'local': [{'local': line} for line in formula.assignments],
-        'meaning': [{'meaning': line} for line in _meanings(to_infix(rule.expression))],
-        'known': when(known),
-        'random': when(rule.is_stochastic),
-        'stateful': when(slots or rule.is_stochastic),
-        'bare': when(not slots and not rule.is_stochastic),
-    }
-
-
-def _fill(template: str, blanks: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
-    """The blocks of lines whose gutter has something to fill them with."""
-    lines = (line.partition('|') for line in template.strip('\n').splitlines())
-    source = []
-    for gutter, block in groupby(lines, key=lambda line: line[0].strip()):
-        text = '\n'.join(line for _, _, line in block)
-        source += [Template(text).substitute(blanks[''][0], **blank) for blank in blanks.get(gutter, ())]
-    return '\n'.join(_wrap(line) for line in '\n'.join(source).splitlines()) + '\n'
+    text = _template(framework).render(
+        name=name,
+        state=f'{_camel_case(name)}State',
+        source=known.source if known else '',
+        meanings=_meanings(to_infix(rule.expression)),
+        slots=slots,
+        is_random=rule.is_stochastic,
+        reads_gradient='g' in words or bool(slots),
+        words=words,
+        options=options,
+        purposes=PURPOSES,
+        limits=limits,
+        signature=''.join(f', {option}={default}' for option, default in options.items()),
+        assignments=formula.assignments,
+        formula=formula.text,
+        draws=formula.draws,
+    )
+    return '\n'.join(_wrap(line) for line in text.splitlines()) + '\n'
 
 
 def _wrap(line: str) -> str:
@@ -178,7 +217,7 @@ def _meanings(infix: str) -> list[str]:
         if ' / ' in infix if term == 'x / y' else term.partition('(')[0] in words:
             words.update(re.findall(r'\w+', meaning))
             used.append(f'{term}: {meaning}')
-    return [f'    {line}' for line in (*text, *reversed(used))]
+    return [*text, *reversed(used)]
 
 
 def _number(value: float) -> str:

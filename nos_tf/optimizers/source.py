@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nos_tf.dsl.expression import Expression, Leaf, arguments, row_of, walk
+from nos_tf.dsl.expression import Expression, Leaf, arguments, is_sign, row_of, walk
 from nos_tf.dsl.primitives import ATOM, NEGATION, PRODUCT, SLOTS, SUM, Inputs
 
 FORMULA = 60  # characters of a formula, behind the deepest indentation; a longer one gives parts of itself a name
@@ -80,7 +80,8 @@ class Spelling:
 
     Args:
         library: the name under which it is imported; its functions are named as NumPy's are.
-        functions: those that are spelled otherwise, with %s for each argument; `sign` is among them.
+        functions: those that are spelled otherwise, with %s for each argument; `sign` is among them, and `exp_of_sign`
+            if there is a faster way to the exponential of a sign.
         drop: the spelling of a dropped value, %s for the value and for the probability; `KEY` for its key.
         normal: likewise of standard normal numbers, %s for a tensor that they are to be like.
         owner: what is written before the name of a constant.
@@ -190,8 +191,11 @@ class _Printer:
         return self._name(e, code) if e in self.repeated and not is_cheap else code
 
     def _spell(self, e: Expression, parts: Mapping[Expression, Code]) -> Code:
+        row, parts_of = row_of(e), [parts[x] for x in arguments(e)]
+        if row.of_sign and 'exp_of_sign' in self.spelling.functions and is_sign(*arguments(e)):
+            return self.spelling.exp_of_sign(*parts_of)
         key = f'keys[{self.draws.index(e)}]' if e in self.draws and len(self.draws) > 1 else 'key'
-        return row_of(e).compute(self.spelling, self.spelling.inputs(key), *(parts[x] for x in arguments(e)))
+        return row.compute(self.spelling, self.spelling.inputs(key), *parts_of)
 
     def _name(self, e: Expression, code: Code) -> Code:
         word = re.sub(r'\W', '_', e.token).strip('_') if isinstance(e, Leaf) else ''

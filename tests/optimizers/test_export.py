@@ -1,6 +1,6 @@
 """What `export` prints: sources that compile and import only their framework; the Keras ones are run.
 
-Those for Optax and PyTorch are run in test_backends.py, where these frameworks are.
+Those for Optax and PyTorch are run in test_export_optax.py and test_export_torch.py, where these frameworks are.
 """
 
 import ast
@@ -18,6 +18,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.export import export
 from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 from tests.optimizers import oracle
+from tests.optimizers.exported import ALL_OPTIONS, BAD_OPTIONS, HALVES, expected_half_walk, half_type, source_of
 from tests.optimizers.walks import STEPS, gradients, keep_of, start, uniforms
 from tests.rules import random_rules
 
@@ -27,14 +28,6 @@ STOCHASTIC = [name for name in KNOWN_RULES if UpdateRule.parse(name).is_stochast
 RANDOM_RULES = [UpdateRule(tokens) for tokens in random_rules(100, seed=21)]
 
 POWERSIGN = '''\
-import torch
-
-
-def _sign(x):
-    """-1, 0 or 1; 0 for denormals, NaN for NaN."""
-    return torch.where(torch.abs(x) > 1.2e-38, torch.sign(x), 0.0 * x)
-
-
 class PowerSign(torch.optim.Optimizer):
     """PowerSign: each step is w -= lr * u.
 
@@ -43,43 +36,27 @@ class PowerSign(torch.optim.Optimizer):
         m: the bias-corrected running average of g
         sign(x): -1, 0 or 1; 0 for denormals, NaN for NaN
 
+    16-bit weights are updated by float32 arithmetic, with float32 averages.
+
     Args:
         params: the weights, or dicts of a parameter group each.
-        lr: learning rate.
+        lr: learning rate, a number or a tensor of one.
         beta_1: decay of m.
 
     Reference: Bello et al. 2017, Table 1.
     """
 
     def __init__(self, params, lr=0.01, beta_1=0.9):
-        if not lr >= 0.0:
-            raise ValueError(f"lr = {lr!r}: must not be negative")
         defaults = {"lr": lr, "beta_1": beta_1}
         super().__init__(params, defaults)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """Updates the weights; returns the loss if a closure computes it."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            beta_1 = group["beta_1"]
-            for w in group["params"]:
-                if w.grad is None:
-                    continue
-                g = w.grad
-                state = self.state[w]
-                if not state:
-                    state["step"] = 0
-                    state["m"] = torch.zeros_like(w)
-                state["step"] += 1
-                state["m"].mul_(beta_1).add_(g, alpha=1.0 - beta_1)
-                m = state["m"] / (1.0 - beta_1 ** state["step"])
-                u = g * torch.exp(_sign(g) * _sign(m))
-                w -= group["lr"] * u
-        return loss
+'''
+UPDATE = '''\
+    def _update(self, group, step, weights, m, g):
+        """Updates tensors in place; g is the gradient."""
+        g = g.to(_wide(g))
+        _average(m, g, group["beta_1"], step)
+        u = g * _exp_of_sign(_sign(g) * _sign(m))
+        _add(weights, u, -group["lr"])
 '''
 
 
@@ -108,7 +85,9 @@ def formula(rule):
 
 
 def test_powersign_to_the_letter():
-    assert export('powersign', 'torch') == POWERSIGN
+    source = export('powersign', 'torch')
+    assert POWERSIGN in source
+    assert source.endswith(UPDATE)
 
 
 @pytest.mark.parametrize('framework', FRAMEWORKS)
@@ -126,7 +105,7 @@ def test_every_source_compiles_and_imports_its_framework_alone(framework):
                 imported.add(node.module.split('.')[0])
         assert framework in imported <= allowed, source
         assert 'nos_tf' not in source
-        assert '$' not in source
+        assert not re.search(r'[$%]\w|\{[{%#]|[%#]\}', source), 'something was not filled in'
 
 
 def test_every_source_is_as_the_formatter_would_have_it(tmp_path):
@@ -146,10 +125,13 @@ def test_no_source_defines_or_takes_what_it_does_not_use(framework):
     for rule in [*KNOWN_RULES, *RANDOM_RULES]:
         source = export(rule, framework)
         for helper in re.findall(r'^def (_\w+)', source, flags=re.MULTILINE):
-            assert source.count(f'{helper}(') > 1, source
+            assert len(re.findall(rf'\b{helper}\b', source)) > 1, source
+        body = '\n'.join(
+            line for line in source.splitlines() if not re.search(r'^ *(def|if|raise|limits|defaults) ', line)
+        )
         for option in ('beta_1', 'beta_2', 'beta_3', 'epsilon', 'noise_stddev'):
-            read = re.search(rf'(?<!["\w]){option}\b(?!=|:|"| = )', source.rpartition('def ')[0]) is not None
-            assert read == bool(re.search(rf'\b{option}=', source)), (option, source)
+            read = re.search(rf'(?<![=."\w]){option}\b(?! =|: )|self\.{option}\b(?! =)|group\["{option}"\]', body)
+            assert bool(read) == bool(re.search(rf'\b{option}=', source)), (option, source)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +153,7 @@ def test_keeps_the_slots_and_takes_the_options_that_the_rule_reads(rule, slots, 
     assert added == set(options)
     optimizer.build([keras.Variable(np.ones(3), name='w')])
     assert [v.name for v in optimizer.variables[2:] if v.name != 'seed_generator_state'] == [f'w_{s}' for s in slots]
-    state = re.findall(r'state\["(\w+)"\] = ', export(rule, 'torch'))
+    state = re.findall(r' state\["(\w+)"\] = ', export(rule, 'torch'))
     assert state == (['step', *slots] if slots else [])
 
 
@@ -186,7 +168,7 @@ def test_keeps_the_slots_and_takes_the_options_that_the_rule_reads(rule, slots, 
         ('clip_momentum_exp_v', 'u = torch.exp(v) * torch.clip(m, -1e-4, 1e-4)'),
         ('drop10_momentum_over_exp_g2', 'u = _drop(m, 0.1) / (torch.exp(g**2) + epsilon)'),
         ('sgd_minus_clip_g2', 'u = g - torch.clip(g**2, -1e-4, 1e-4)'),
-        ('log(g) - 1e-2*w', 'u = torch.log(torch.clip(torch.abs(g), min=epsilon)) - 1e-2 * w'),
+        ('log(g) - 1e-2*w', 'u = torch.log(torch.clip(torch.abs(g), min=epsilon)) - 0.01 * w'),
         ('-(g^3)', 'u = -(g**3)'),
         ('exp(1) * noise', 'u = noise * torch.exp(torch.ones_like(g))'),
     ],
@@ -377,12 +359,41 @@ def test_sparse_gradients_are_dense_ones():
     np.testing.assert_allclose(layer.get_weights()[0][:, 0], [1, 1 - 6, 1, 1, 1 - 2, 1], rtol=1e-5)
 
 
-def test_half_precision():
-    variable = keras.Variable(np.ones(3), dtype='float16')
-    cls = keras_class('adam * sign(drop(g, 0.1)) + noise')
-    cls(0.125, seed=1, noise_stddev=0.0).apply([tf.constant([1.0, -2.0, 3.0], 'float16')], [variable])
-    assert variable.dtype == 'float16'
-    assert np.isfinite(variable.numpy()).all()
+@pytest.mark.parametrize('dtype', HALVES)
+@pytest.mark.parametrize('rule', ['adam', 'rmsprop', 'powersign', 'log(g) * sign(gamma)'])
+def test_16_bits_are_updated_by_float32_arithmetic(rule, dtype):
+    """The updates are rounded once before they are subtracted: by half a unit more than where they are not."""
+    narrow, unit = half_type(dtype)
+    variable, optimizer = keras.Variable(start(), dtype=dtype), source_of(rule, 'keras')(0.0625)
+    trajectory = []
+    for gradient in gradients():
+        optimizer.apply([tf.constant(gradient.astype(narrow))], [variable])
+        trajectory.append(variable.numpy().astype('float32'))
+    np.testing.assert_allclose(trajectory, expected_half_walk(rule, dtype), rtol=4 * unit, atol=2 * unit)
+    assert variable.dtype == dtype
+    assert {v.dtype for v in optimizer.variables[2:]} == {'float32'}
+
+
+@pytest.mark.parametrize(('option', 'value'), BAD_OPTIONS)
+def test_refuses_what_is_out_of_range_as_the_optimizer_of_the_package_does(option, value):
+    for make in (source_of(ALL_OPTIONS, 'keras'), lambda **options: NOSOptimizer(ALL_OPTIONS, **options)):
+        with pytest.raises(ValueError, match=rf'^{option} = {value}: must be .*in \[0, (1|inf)\)$'):
+            make(**{option: value})
+
+
+@pytest.mark.parametrize('rule', ['g', 'adam'])
+def test_refuses_complex_variables(rule):
+    variable = keras.Variable(np.ones(3), dtype='complex64', name='spectrum')
+    with pytest.raises(ValueError, match=r'^spectrum\S* is complex64: must be of real numbers, as the rule is; keep '):
+        source_of(rule, 'keras')(0.1).apply([tf.ones(3, tf.complex64)], [variable])
+
+
+def test_takes_scalars_empty_variables_and_those_of_tensorflow():
+    variables = [keras.Variable(np.float32(2)), keras.Variable(np.zeros([0, 3], 'float32')), tf.Variable([2.0])]
+    optimizer = source_of('adam + 1e-1*w', 'keras')(0.5)
+    optimizer.apply([tf.constant(-1.0), tf.zeros([0, 3]), tf.constant([-1.0])], variables)
+    assert variables[0].numpy() == variables[2].numpy()[0] == pytest.approx(2.4)
+    assert variables[1].shape == (0, 3)
 
 
 def test_steps_are_as_many_as_the_oracle_takes():
