@@ -30,6 +30,12 @@ class Slot(NamedTuple):
     power: int
     decay: str  # the name of its constant
 
+    @property
+    def meaning(self) -> str:
+        """The line that says it in words."""
+        power = 'g' if self.power == 1 else f'g^{self.power}'
+        return f'{self.name}: the bias-corrected running average of {power}'
+
 
 SLOTS = {slot.name: slot for slot in (Slot('m', 1, 'beta_1'), Slot('v', 2, 'beta_2'), Slot('gamma', 3, 'beta_3'))}
 
@@ -104,6 +110,7 @@ class Primitive:
         infix: how people write it, %s for each argument.
         latex: likewise.
         compute: `compute(xp, inputs, *arguments)` is its value, by the functions of an `Arithmetic`.
+        meaning: the line that says it in words, where its infix does not; in words that other rows explain.
         precedence: of its operator in infix notation.
         latex_precedence: likewise in LaTeX; None if it is the same.
         symbol: the LaTeX of the word alone, for pictures; None if it is `latex`.
@@ -126,6 +133,7 @@ class Primitive:
     infix: str
     latex: str
     compute: Callable[..., Any]
+    meaning: str = ''
     precedence: int = ATOM
     latex_precedence: int | None = None
     symbol: str | None = None
@@ -170,13 +178,25 @@ def _decayed_weights(id: int, factor: str) -> Primitive:
         lambda xp, i: float(factor) * i.w,
         precedence=PRODUCT,
         parameter=factor,
+        meaning='w: the weights',
         reads_gradient=False,
         reads_weights=True,
     )
 
 
-def _over_root_of_v(numerator: Any, xp: Arithmetic, i: Inputs) -> Any:
-    return numerator / (xp.sqrt(i.averages['v']) + i.constants.epsilon)
+def _adaptive(id: int, name: str, latex: str, slots: tuple[str, ...], numerator: Callable[[Inputs], Any]) -> Primitive:
+    """An operand over the root of the last of its slots, an average of g^2."""
+    *_, root = slots
+    above = slots[0] if len(slots) > 1 else 'g'
+    return _operand(
+        id,
+        name,
+        latex,
+        lambda xp, i: numerator(i) / (xp.sqrt(i.averages[root]) + i.constants.epsilon),
+        meaning=f'{name}: {above} / (sqrt({root}) + epsilon)',
+        slots=slots,
+        constants=('epsilon',),
+    )
 
 
 def _function(id: int, name: str, compute: Callable, parameter: str = '', **properties: Any) -> Primitive:
@@ -198,11 +218,15 @@ def _function(id: int, name: str, compute: Callable, parameter: str = '', **prop
 
 
 def _clip(id: int, limit: str) -> Primitive:
-    return _function(id, 'clip', lambda xp, i, x: xp.clip(x, -float(limit), float(limit)), limit)
+    meaning = 'clip(x, c): x, limited to [-c, c]'
+    return _function(id, 'clip', lambda xp, i, x: xp.clip(x, -float(limit), float(limit)), limit, meaning=meaning)
 
 
 def _drop(id: int, probability: str) -> Primitive:
-    return _function(id, 'drop', lambda xp, i, x: i.draw.drop(x, float(probability)), probability, is_random=True)
+    meaning = 'drop(x, p): 0 with probability p, else x, not rescaled; fresh at each step'
+    return _function(
+        id, 'drop', lambda xp, i, x: i.draw.drop(x, float(probability)), probability, is_random=True, meaning=meaning
+    )
 
 
 def _exp_of_sign(xp: Arithmetic, i: Inputs, x: Any) -> Any:
@@ -213,7 +237,7 @@ def _exp_of_sign(xp: Arithmetic, i: Inputs, x: Any) -> Any:
 
 
 OPERANDS: tuple[Primitive, ...] = (
-    _operand(0, 'g', 'g', lambda xp, i: i.g),
+    _operand(0, 'g', 'g', lambda xp, i: i.g, meaning='g: the gradient'),
     _operand(1, 'g^2', 'g^2', lambda xp, i: xp.power(i.g, 2)),
     _operand(2, 'g^3', 'g^3', lambda xp, i: xp.power(i.g, 3)),
     _average(3, 'm', 'm', 'm_hat', 'mhat', 'm\u0302'),
@@ -227,30 +251,25 @@ OPERANDS: tuple[Primitive, ...] = (
     _operand(8, '1', '1', lambda xp, i: xp.ones_like(i.g), reads_gradient=False),
     _operand(
         9, 'noise', r'\text{noise}', lambda xp, i: i.constants.noise_stddev * i.draw.normal_like(i.g),
-        constants=('noise_stddev',), reads_gradient=False, is_random=True,
+        meaning='noise: normal numbers of deviation noise_stddev, fresh at each step', constants=('noise_stddev',),
+        reads_gradient=False, is_random=True,
     ),
     _decayed_weights(10, '1e-4'),
     _decayed_weights(11, '1e-3'),
     _decayed_weights(12, '1e-2'),
     _decayed_weights(13, '1e-1'),
-    _operand(
-        14, 'adam', r'\text{ADAM}', lambda xp, i: _over_root_of_v(i.averages['m'], xp, i), slots=('m', 'v'),
-        constants=('epsilon',),
-    ),
-    _operand(
-        15, 'rmsprop', r'\text{RMSProp}', lambda xp, i: _over_root_of_v(i.g, xp, i), slots=('v',),
-        constants=('epsilon',),
-    ),
+    _adaptive(14, 'adam', r'\text{ADAM}', ('m', 'v'), lambda i: i.averages['m']),
+    _adaptive(15, 'rmsprop', r'\text{RMSProp}', ('v',), lambda i: i.g),
     # 16 to 25 are temporaries; the operands of later versions begin at 64
 )  # fmt: skip
 
 UNARIES: tuple[Primitive, ...] = (
     Primitive(0, 'x', '%s', '%s', lambda xp, i, x: x, keeps_sign=True),
-    Primitive(1, '-x', '-%s', '-%s', lambda xp, i, x: -x, NEGATION, symbol='-', keeps_sign=True),
+    Primitive(1, '-x', '-%s', '-%s', lambda xp, i, x: -x, precedence=NEGATION, symbol='-', keeps_sign=True),
     _function(2, 'exp', lambda xp, i, x: xp.exp(x), latex='e^{%s}', of_sign=_exp_of_sign),
     _function(
         3, 'log', lambda xp, i, x: xp.log(xp.maximum(xp.abs(x), i.constants.epsilon)), latex=r'\log |%s|',
-        symbol=r'\log|\cdot|', spellings=('ln',), constants=('epsilon',),
+        meaning='log(x): log(max(|x|, epsilon))', symbol=r'\log|\cdot|', spellings=('ln',), constants=('epsilon',),
     ),
     _clip(4, '1e-5'),
     _clip(5, '1e-4'),
@@ -258,18 +277,22 @@ UNARIES: tuple[Primitive, ...] = (
     _drop(7, '0.1'),
     _drop(8, '0.3'),
     _drop(9, '0.5'),
-    _function(10, 'sign', lambda xp, i, x: xp.sign(x), gives_sign=True),
+    _function(
+        10, 'sign', lambda xp, i, x: xp.sign(x), gives_sign=True,
+        meaning='sign(x): -1, 0 or 1; 0 for denormals, NaN for NaN',
+    ),
 )  # fmt: skip
 
 BINARIES: tuple[Primitive, ...] = (
-    Primitive(0, '+', '%s + %s', '%s + %s', lambda xp, i, x, y: x + y, SUM, symbol='+'),
-    Primitive(1, '-', '%s - %s', '%s - %s', lambda xp, i, x, y: x - y, SUM, symbol='-'),
+    Primitive(0, '+', '%s + %s', '%s + %s', lambda xp, i, x, y: x + y, precedence=SUM, symbol='+'),
+    Primitive(1, '-', '%s - %s', '%s - %s', lambda xp, i, x, y: x - y, precedence=SUM, symbol='-'),
     Primitive(
-        2, '*', '%s * %s', r'%s \cdot %s', lambda xp, i, x, y: x * y, PRODUCT, symbol=r'\times', keeps_sign=True
+        2, '*', '%s * %s', r'%s \cdot %s', lambda xp, i, x, y: x * y, precedence=PRODUCT, symbol=r'\times',
+        keeps_sign=True,
     ),
     Primitive(
-        3, '/', '%s / %s', r'\frac{%s}{%s + \epsilon}', lambda xp, i, x, y: x / (y + i.constants.epsilon), PRODUCT,
-        ATOM, symbol=r'\div', constants=('epsilon',),
+        3, '/', '%s / %s', r'\frac{%s}{%s + \epsilon}', lambda xp, i, x, y: x / (y + i.constants.epsilon),
+        'x / y: x / (y + epsilon)', PRODUCT, ATOM, symbol=r'\div', constants=('epsilon',),
     ),
     Primitive(4, 'left', '%s%.0s', '%s%.0s', lambda xp, i, x, y: x),
 )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from nos_tf.dsl.expression import to_infix
 from nos_tf.dsl.known import KNOWN_RULES, KnownRule
-from nos_tf.dsl.primitives import SLOTS, RuleConstants
+from nos_tf.dsl.primitives import BINARIES, OPERANDS, SLOTS, UNARIES, Primitive, RuleConstants, Slot
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.source import KEY, Spelling, formula_of
 
@@ -82,22 +82,6 @@ CAPITALS = {
     'sgd': 'SGD',
     'signsgd': 'SignSGD',
 }  # CamelCase where a capital alone would not do
-
-MEANINGS = {
-    'g': 'the gradient',
-    'w': 'the weights',
-    'm': 'the bias-corrected running average of g',
-    'v': 'the bias-corrected running average of g^2',
-    'gamma': 'the bias-corrected running average of g^3',
-    'adam': 'm / (sqrt(v) + epsilon)',
-    'rmsprop': 'g / (sqrt(v) + epsilon)',
-    'noise': 'normal numbers of deviation noise_stddev, fresh at each step',
-    'sign(x)': '-1, 0 or 1; 0 for denormals, NaN for NaN',
-    'log(x)': 'log(max(|x|, epsilon))',
-    'clip(x, c)': 'x, limited to [-c, c]',
-    'drop(x, p)': '0 with probability p, else x, not rescaled; fresh at each step',
-    'x / y': 'x / (y + epsilon)',
-}
 
 PURPOSES = {
     'beta_1': 'decay of m',
@@ -210,13 +194,21 @@ def _wrap(line: str) -> str:
 
 
 def _meanings(infix: str) -> list[str]:
-    """The formula as one would read it, then the words that it is made of."""
+    """Returns the formula as one would read it, then the words that it is made of."""
     text = textwrap.wrap(f'u = {infix}', 72, subsequent_indent='    ', break_long_words=False)
-    words, used = set(re.findall(r'\w+', infix)), []
-    for term, meaning in reversed(MEANINGS.items()):  # from the bottom: a meaning speaks of terms above it
+    gradient, *rows = (*OPERANDS, *UNARIES, *BINARIES)
+    explained: list[Primitive | Slot] = [
+        gradient,
+        *SLOTS.values(),
+        *rows,
+    ]  # a meaning speaks of what is explained above it
+    lines = dict.fromkeys(each.meaning for each in explained if each.meaning)
+    words, used = _words(infix), []
+    for line in reversed(lines):
+        term, meaning = line.split(': ', 1)
         if ' / ' in infix if term == 'x / y' else term.partition('(')[0] in words:
-            words.update(re.findall(r'\w+', meaning))
-            used.append(f'{term}: {meaning}')
+            words |= _words(meaning)
+            used.append(line)
     return [*text, *reversed(used)]
 
 
