@@ -14,8 +14,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import numpy as np
 
-from nos_tf import SearchSpace
-from nos_tf.search import output
+from nos_tf import SearchSpace, output
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Digits

@@ -24,8 +24,7 @@ import numpy as np
 import tensorflow as tf
 from optimizer_step import machine
 
-from nos_tf import UpdateRule
-from nos_tf.search import output
+from nos_tf import UpdateRule, output
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.images import Images, Split, TfdsImages

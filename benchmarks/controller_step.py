@@ -21,11 +21,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from optimizer_step import machine
 
+from nos_tf import output
 from nos_tf.controller.agent import Agent
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Reinforce
 from nos_tf.controller.solvers import AdamSurrogate
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.search import output
 from nos_tf.tasks.machine import use_one_cpu_thread
 
 BATCHES = (5, 20)

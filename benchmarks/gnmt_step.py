@@ -35,8 +35,8 @@ from gnmt.model import Gnmt
 from gnmt.recipe import TranslationRecipe
 from gnmt.recurrent import LstmWeights, sequence
 from gnmt.text import END, Encoded, batches
+from nos_tf import output
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search import output
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = 2

@@ -27,8 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nos_tf import NOSOptimizer
-from nos_tf.search import output
+from nos_tf import NOSOptimizer, output
 
 SHAPES: dict[str, list[tuple[int, ...]]] = {
     'child ConvNet': [(3, 3, 3, 32), (32,), (32,), (3, 3, 32, 32), (32,), (32,), (32768, 10), (10,)],

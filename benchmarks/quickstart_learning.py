@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nos_tf.search import output
+from nos_tf import output
 
 ROOT = Path(__file__).resolve().parents[1]
 LEARNERS = {'TRPO': (), 'RandomSearch': ('Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 20')}

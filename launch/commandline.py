@@ -21,7 +21,8 @@ with loading.quiet(), loading.explained():
     import tensorflow as _  # noqa: F401
 
     from configuration import configure, in_one_place
-    from nos_tf.search import ClusterLostError, RunError, heartbeat, output
+    from nos_tf import output
+    from nos_tf.search import ClusterLostError, RunError, heartbeat
 
 __all__ = ['argument_parser', 'bare_parser', 'configure', 'configured_parser', 'main', 'parse_arguments']
 

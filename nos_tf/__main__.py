@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from nos_tf import output
 from nos_tf.dsl.known import HAND_MADE, KNOWN_RULES, TABLE_1, read_learning_rates
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.export import FRAMEWORKS, export
-from nos_tf.search import output
 
 BAD_RULE = 2  # exit code, that of argparse for a bad command
 FLOAT32_BYTES = 4

@@ -19,12 +19,12 @@ import numpy as np
 from children import HAND_MADE, Lab, Optimizer, Task
 from pack import read_split
 
+from nos_tf import output
 from nos_tf.controller.evolution import EvolutionAgent
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.search import output
 
 RATES = tuple(10.0**i for i in range(-5, 2))
 MODELS = 56  # side by side: seven rates of eight rules

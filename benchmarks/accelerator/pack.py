@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nos_tf.search import output
+from nos_tf import output
 from nos_tf.tasks.images import TfdsImages
 
 LEVELS = 255  # a byte a value: off by a 500th of the range at most

@@ -28,11 +28,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.append(str(Path(__file__).resolve().parents[2] / 'launch'))  # for commandline, as its scripts see it
 
 import commandline
-from nos_tf import Search, UpdateRule
+from nos_tf import Search, UpdateRule, output
 from nos_tf.dsl.classes import Classes, draw_deeper, draw_merged, find_classes, program_of
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.search import RunError, output
+from nos_tf.search import RunError
 from nos_tf.search.columns import Columns, accuracies
 from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.jobs import Job

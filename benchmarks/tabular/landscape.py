@@ -12,9 +12,9 @@ import numpy as np
 from documents import fill, markdown
 from scipy import stats
 
+from nos_tf import output
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import output
 from nos_tf.search.columns import Columns
 from nos_tf.search.table import RewardTable
 

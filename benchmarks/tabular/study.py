@@ -28,8 +28,8 @@ import documents
 import numpy as np
 import study_figures
 
+from nos_tf import output
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Learner, RandomSearch, Reinforce, WarmStart
-from nos_tf.search import output
 from nos_tf.search.table import RewardTable
 from nos_tf.tasks.machine import use_one_cpu_thread
 

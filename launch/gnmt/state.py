@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe
+from nos_tf import output
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search import RunError, output
+from nos_tf.search import RunError
 from nos_tf.tasks import archives
 
 IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)

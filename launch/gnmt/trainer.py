@@ -25,8 +25,8 @@ from gnmt.corpora import Pairs
 from gnmt.recipe import Point, Trained, TranslationRecipe, perplexity
 from gnmt.state import IDS, State
 from gnmt.text import Vocabulary, batches, bleu, encode
+from nos_tf import output
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search import output
 from nos_tf.search.training_run import Key
 
 SAMPLES = 5  # validation sentences that TensorBoard shows

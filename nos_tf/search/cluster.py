@@ -23,7 +23,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from nos_tf.search import RunError, notes, output
+from nos_tf import output
+from nos_tf.search import RunError, notes
 from nos_tf.search.connection import UNREACHABLE, connect, is_listening, raise_if_lost
 from nos_tf.search.database import differences
 from nos_tf.search.jobs import Job, Patience, reason

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nos_tf.search import output
+from nos_tf import output
 from nos_tf.search.rescore import Score
 from nos_tf.search.tally import Tally
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import gin
 
-from nos_tf.search import RunError, output
+from nos_tf import output
+from nos_tf.search import RunError
 from nos_tf.search.jobs import Job, Patience, Trainable, reason
 from nos_tf.search.schema import TRAINED
 from nos_tf.search.spawning import main_is_guarded, pack, unpack, without_main

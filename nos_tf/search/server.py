@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import tensorflow as tf
 
-from nos_tf.search import RunError, heartbeat, notes, output
+from nos_tf import output
+from nos_tf.search import RunError, heartbeat, notes
 from nos_tf.search.cluster_config import ClusterConfig
 from nos_tf.search.keepalive import keep_alive
 from nos_tf.tasks.machine import identity, use_one_cpu_thread

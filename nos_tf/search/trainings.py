@@ -10,7 +10,8 @@ import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboard.plugins.hparams import api as hparams
 
-from nos_tf.search import RunError, output
+from nos_tf import output
+from nos_tf.search import RunError
 from nos_tf.search.evaluators import InProcess, ProcessPool
 from nos_tf.search.training_run import Key, Training, TrainingRun, TrainingStore
 from nos_tf.tasks.machine import check_backend

@@ -7,7 +7,6 @@ checkpoint ends with the same bits as one that never stopped, on the same machin
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from nos_tf import output
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
 from nos_tf.tasks import archives
@@ -116,7 +116,7 @@ class _Model:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError) as error:  # an array that is missing, or of another shape
-            print(f'{path} is damaged ({error}): this training begins anew', file=sys.stderr, flush=True)
+            output.warn(f'{path} is damaged ({error}): this training begins anew')
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)
         self._optimizer.learning_rate.assign(rate)

@@ -343,7 +343,7 @@ def test_what_nobody_can_have_is_no_traceback(error, code, says, ends, monkeypat
     def finish() -> None:
         raise error
 
-    monkeypatch.setattr('nos_tf.search.output.finish', finish)
+    monkeypatch.setattr('nos_tf.output.finish', finish)
     with pytest.raises(Left) as left:
         commandline.main(run)
     assert left.value.args == (code,)

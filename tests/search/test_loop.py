@@ -152,7 +152,7 @@ class Full(io.StringIO):
 )
 def test_a_search_ends_whatever_becomes_of_what_it_prints(stdout, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'stdout', stdout)
-    monkeypatch.setattr('nos_tf.search.output._failures', [])
+    monkeypatch.setattr('nos_tf.output._failures', [])
     summary = search(learner=RandomSearch(), children=20).run(tmp_path)
     assert json.loads((tmp_path / 'summary.json').read_text()) == json.loads(json.dumps(summary))
     if isinstance(stdout, io.TextIOWrapper):

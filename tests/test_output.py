@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from nos_tf.search import output
+from nos_tf import output
+from nos_tf.output import Lenient
 from nos_tf.search.display import Display, scores_table
-from nos_tf.search.output import Lenient
 from nos_tf.search.rescore import Score
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 ENCODINGS = ['ascii', 'cp1252', 'latin-1', 'utf-8', 'utf-16']
 
 
@@ -163,7 +163,7 @@ PRINTS = {  # what may be printed: a word, more than a buffer, a table by Rich, 
 @pytest.mark.parametrize('stdout', ['nobody', 'full', 'closed'])
 @pytest.mark.parametrize('prints', PRINTS)
 def test_a_command_ends_without_a_traceback(prints: str, stdout: str) -> None:
-    code = f'from nos_tf.search import output\ndef main():\n    {PRINTS[prints]}\noutput.command(main)'
+    code = f'from nos_tf import output\ndef main():\n    {PRINTS[prints]}\noutput.command(main)'
     found = end(stdout, code)
     if stdout == 'nobody':
         assert found == (output.NOBODY_READS, '')
