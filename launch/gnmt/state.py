@@ -55,7 +55,7 @@ class State:
         strategy = coordinator.strategy if coordinator else None
         with strategy.scope() if strategy else contextlib.nullcontext():
             self._model = self._new_model()
-            self._optimizer = contender.optimizer(Scheduled(rate, self._recipe.schedule), seed)
+            self._optimizer = contender.optimizer(Scheduled(rate, recipe.schedule), seed, recipe.steps)
             self._optimizer.build(self._model.trainable_variables)
             self._seen = tf.Variable(tf.zeros([3], tf.float64), trainable=False)  # loss, target and source tokens
         if strategy:

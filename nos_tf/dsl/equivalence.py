@@ -29,7 +29,6 @@ BITS = 30  # significant ones that two equal functions share on every probe
 
 _ONE, _G = Leaf('1'), Leaf('g')
 _POWERS: dict[tuple[Expression, Expression], Expression] = {(_G, _G): Leaf('g^2'), (_G, Leaf('g^2')): Leaf('g^3')}
-_SIGNS = {_G: Leaf('sign(g)'), Leaf('m'): Leaf('sign(m)')}
 
 
 @lru_cache(maxsize=65536)
@@ -45,21 +44,27 @@ def simplify(expression: Expression) -> Expression:
     if isinstance(expression, Apply):
         return _simplify_unary(expression.token, simplify(expression.argument))
     left, right = simplify(expression.left), simplify(expression.right)
-    laws = {'+': _sum, '-': _difference, '*': _product, '/': lambda x, y: Combine('/', x, y)}
-    return laws[expression.token](left, right)
+    laws = {'+': _sum, '-': _difference, '*': _product}
+    if law := laws.get(expression.token):
+        return law(left, right)
+    if row_of(expression).is_choice:
+        left, right = sorted((left, right), key=_order)
+        return left if left == right else Combine(expression.token, left, right)
+    return Combine(expression.token, left, right)
 
 
 def _simplify_unary(u: str, x: Expression) -> Expression:
     inner = x.token if isinstance(x, Apply) else ''
+    if isinstance(x, Apply) and UNARY[u].is_even and inner == '-x':
+        return _simplify_unary(u, x.argument)
+    if isinstance(x, Leaf) and x.token in UNARY[u].of_leaf:
+        return Leaf(UNARY[u].of_leaf[x.token])
     if u == '-x' and isinstance(x, Apply) and inner == '-x':
         return x.argument
-    if u == 'sign':
-        if x in _SIGNS.values() or x == _ONE or inner == 'sign':
-            return x
-        if x in _SIGNS:
-            return _SIGNS[x]
+    if u == 'sign' and (row_of(x).gives_sign or x == _ONE):
+        return x
     if isinstance(x, Apply):
-        if (u == 'sign' and UNARY[inner].name == 'clip') or (u == 'log' and inner == '-x'):
+        if u == 'sign' and UNARY[inner].name == 'clip':
             return _simplify_unary(u, x.argument)
         if UNARY[u].name == UNARY[inner].name == 'clip':
             return Apply(min(u, inner, key=lambda token: float(UNARY[token].parameter)), x.argument)
@@ -177,7 +182,20 @@ def probes(constants: RuleConstants, scales: Sequence[float] = SCALES, count: in
 
 
 def _inputs(constants: RuleConstants, g: np.ndarray, w: np.ndarray, normal: np.ndarray, **averages: Any) -> Inputs:
-    return Inputs(g, w, averages, constants, Draws(normal))
+    """Inputs of these arrays, and what version 2 reads besides: it is zero where what it is made of is."""
+    random = np.random.Generator(np.random.PCG64(20261130))
+    slow, before, v99, v95, step, progress = random.uniform(0.5, 2.0, [6, len(g)])
+    averages |= {'m99': slow * averages['m'], 'v99': v99 * averages['v'], 'v95': v95 * averages['v']}
+    return Inputs(
+        g,
+        w,
+        averages,
+        constants,
+        Draws(normal),
+        before={'m99': before * averages['m']},
+        step=np.round(40.0 * step),
+        progress=progress / 2.0,
+    )
 
 
 @lru_cache(maxsize=8)
@@ -224,7 +242,8 @@ def _joined(parts: Sequence[Inputs]) -> Inputs:
 
 
 def _arrays(inputs: Inputs) -> dict[str, Any]:
-    return {'g': inputs.g, 'w': inputs.w, 'normal': inputs.draw.normal, **inputs.averages}
+    own = {slot: inputs.averages[slot] for slot in ('m', 'v', 'gamma')}
+    return {'g': inputs.g, 'w': inputs.w, 'normal': inputs.draw.normal, **own}
 
 
 @lru_cache(maxsize=65536)

@@ -19,6 +19,12 @@ SMALLEST_NORMAL = 1.2e-38
 SUM, PRODUCT, NEGATION, ATOM = 1, 2, 3, 4
 """Precedences of an operator; an ATOM never needs parentheses."""
 
+BRACKETS = [0.48**j / j / (1.0 - 0.96**j) for j in range(1, 41)]
+"""The c_j of `nesterov`; what is left out is below 1e-14."""
+
+PERIODS = 4
+"""How often the operand `restart` falls from 1 to 0 in a training."""
+
 FIRST_TEMPORARY = 16
 """The id of the operand `t1`, which is the value of the first iteration; `t2` is 17, and so on up to 25."""
 
@@ -28,16 +34,27 @@ class Slot(NamedTuple):
 
     name: str
     power: int
-    decay: str  # the name of its constant
+    decay: str | float  # the name of its constant, or a number that is part of its name
 
     @property
     def meaning(self) -> str:
         """The line that says it in words."""
         power = 'g' if self.power == 1 else f'g^{self.power}'
-        return f'{self.name}: the bias-corrected running average of {power}'
+        decay = f' with the decay {self.decay}' if isinstance(self.decay, float) else ''
+        return f'{self.name}: the bias-corrected running average of {power}{decay}'
 
 
-SLOTS = {slot.name: slot for slot in (Slot('m', 1, 'beta_1'), Slot('v', 2, 'beta_2'), Slot('gamma', 3, 'beta_3'))}
+SLOTS = {
+    slot.name: slot
+    for slot in (
+        Slot('m', 1, 'beta_1'),
+        Slot('v', 2, 'beta_2'),
+        Slot('gamma', 3, 'beta_3'),
+        Slot('m99', 1, 0.99),
+        Slot('v99', 2, 0.99),
+        Slot('v95', 2, 0.95),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,9 @@ class Inputs:
         constants: the hyper-parameters of rules.
         draw: has `drop(x, probability)` and `normal_like(x)`; None where nothing is random.
         sign_decay: a scalar that every product of signs is multiplied by; None for none.
+        before: by slot, as they were before this step's gradient, and not corrected.
+        step: 1, 2, ...: the number of this step, a float.
+        progress: the fraction of training that is done, from 0 at the first step to 1; None where it is not known.
     """
 
     g: Any
@@ -82,6 +102,9 @@ class Inputs:
     constants: Any = field(default_factory=RuleConstants)
     draw: Any = None
     sign_decay: Any = None
+    before: Mapping[str, Any] = field(default_factory=dict)
+    step: Any = None
+    progress: Any = None
 
 
 class Arithmetic:
@@ -89,7 +112,7 @@ class Arithmetic:
 
     Args:
         library: has functions of NumPy's names.
-        own: functions to take instead. `sign(x)` and `power(x, n)` are to be among them.
+        own: functions to take instead. `sign(x)` and `power(x, n)` are to be among them, and `nesterov`.
     """
 
     def __init__(self, library: Any, **own: Callable) -> None:
@@ -121,10 +144,17 @@ class Primitive:
         constants: the fields of `RuleConstants` that it reads, the decays of its slots aside.
         reads_gradient: whether its value depends on gradients.
         reads_weights: whether it reads the weights.
+        reads_progress: whether it reads how much of the training is done, and so needs a number of steps.
         is_random: whether it draws random numbers.
         gives_sign: whether its value is -1, 0 or 1 whatever it is applied to.
         keeps_sign: whether its value is one if its arguments are.
         of_sign: a faster formula, where the argument is such a value and `evaluate` is told to use it.
+        of_leaf: the operand that it is of another operand, by the token of that.
+        is_even: whether it is the same of x and of -x, bit for bit.
+        is_choice: whether it is one of its two arguments, in whatever order they are.
+        degrees: by which power a positive factor of each argument comes out, None for not; () for none of them.
+        is_homogeneous: whether a positive factor that all arguments share comes out.
+        is_linear: whether it is, besides, a sum of multiples of its arguments.
         version: of the language, the first to have it.
     """
 
@@ -144,10 +174,17 @@ class Primitive:
     constants: tuple[str, ...] = ()
     reads_gradient: bool = False
     reads_weights: bool = False
+    reads_progress: bool = False
     is_random: bool = False
     gives_sign: bool = False
     keeps_sign: bool = False
     of_sign: Callable[..., Any] | None = None
+    of_leaf: Mapping[str, str] = field(default_factory=dict)
+    is_even: bool = False
+    is_choice: bool = False
+    degrees: tuple[float | None, ...] = ()
+    is_homogeneous: bool = False
+    is_linear: bool = False
     version: int = 1
 
 
@@ -156,7 +193,27 @@ def sign(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(x) <= SMALLEST_NORMAL, 0.0, np.sign(x))
 
 
-NUMPY = Arithmetic(np, sign=sign, power=operator.pow)
+def nesterov(m: Any, g: Any, step: Any, beta_1: Any) -> Any:
+    """Returns the numerator of Nadam: m with Nesterov's look-ahead, and a momentum that grows (Dozat 2016).
+
+    With u_t = β1 (1 − .96^t / 2) and P_t = u_1 ... u_t it is u_{t+1} M / (1 − P_{t+1}) + (1 − u_t) g / (1 − P_t), where
+    M = (1 − β1^t) m is not corrected. The product of the brackets is exp(−Σ_j c_j (1 − .96^{jt})), a polynomial.
+
+    Args:
+        m: bias-corrected.
+        g: the gradient.
+        step: t, a float.
+        beta_1: the decay of m.
+    """
+    warmth, power, polynomial = 0.96**step, beta_1**step, 0.0
+    for c in reversed(BRACKETS):
+        polynomial = (polynomial + c) * warmth
+    product = power * math.e ** (polynomial - sum(BRACKETS))
+    now, later = beta_1 * (1.0 - 0.5 * warmth), beta_1 * (1.0 - 0.48 * warmth)
+    return later * (1.0 - power) / (1.0 - product * later) * m + (1.0 - now) / (1.0 - product) * g
+
+
+NUMPY = Arithmetic(np, sign=sign, power=operator.pow, nesterov=nesterov)
 
 
 def _operand(id: int, token: str, latex: str, compute: Callable, **properties: Any) -> Primitive:
@@ -165,9 +222,10 @@ def _operand(id: int, token: str, latex: str, compute: Callable, **properties: A
     return Primitive(id, token, token, latex, compute, **{'name': name, 'reads_gradient': True, **properties})
 
 
-def _average(id: int, slot: str, letter: str, *spellings: str) -> Primitive:
-    latex = rf'\hat{{{letter}}}'
-    return _operand(id, slot, latex, lambda xp, i: i.averages[slot], slots=(slot,), spellings=spellings)
+def _average(id: int, slot: str, letter: str, *spellings: str, **properties: Any) -> Primitive:
+    return _operand(
+        id, slot, rf'\hat{{{letter}}}', lambda xp, i: i.averages[slot], slots=(slot,), spellings=spellings, **properties
+    )
 
 
 def _decayed_weights(id: int, factor: str) -> Primitive:
@@ -184,7 +242,9 @@ def _decayed_weights(id: int, factor: str) -> Primitive:
     )
 
 
-def _adaptive(id: int, name: str, latex: str, slots: tuple[str, ...], numerator: Callable[[Inputs], Any]) -> Primitive:
+def _adaptive(
+    id: int, name: str, latex: str, slots: tuple[str, ...], numerator: Callable[[Inputs], Any], version: int = 1
+) -> Primitive:
     """An operand over the root of the last of its slots, an average of g^2."""
     *_, root = slots
     above = slots[0] if len(slots) > 1 else 'g'
@@ -196,6 +256,21 @@ def _adaptive(id: int, name: str, latex: str, slots: tuple[str, ...], numerator:
         meaning=f'{name}: {above} / (sqrt({root}) + epsilon)',
         slots=slots,
         constants=('epsilon',),
+        version=version,
+    )
+
+
+def _schedule(id: int, token: str, compute: Callable, meaning: str) -> Primitive:
+    """A number that falls from 1 to 0 in the course of the training."""
+    return _operand(
+        id,
+        token,
+        rf'\text{{{token}}}',
+        lambda xp, i: xp.ones_like(i.g) * compute(xp, i.progress),
+        meaning=f'{token}: {meaning}, where progress is the fraction of training that is done',
+        reads_gradient=False,
+        reads_progress=True,
+        version=2,
     )
 
 
@@ -214,6 +289,15 @@ def _function(id: int, name: str, compute: Callable, parameter: str = '', **prop
             'symbol': rf'\mathrm{{{name}}}\;{shown}' if parameter else rf'\mathrm{{{name}}}',
             **properties,
         },
+    )
+
+
+def _of_two(id: int, name: str, compute: Callable, meaning: str = '', **properties: Any) -> Primitive:
+    """A function of two values of version 2, written `name(x, y)`."""
+    latex = rf'\operatorname{{{name}}}(%s, %s)'
+    symbol = rf'\mathrm{{{name}}}'
+    return Primitive(
+        id, name, f'{name}(%s, %s)', latex, compute, meaning, name=name, symbol=symbol, version=2, **properties
     )
 
 
@@ -261,15 +345,40 @@ OPERANDS: tuple[Primitive, ...] = (
     _adaptive(14, 'adam', r'\text{ADAM}', ('m', 'v'), lambda i: i.averages['m']),
     _adaptive(15, 'rmsprop', r'\text{RMSProp}', ('v',), lambda i: i.g),
     # 16 to 25 are temporaries; the operands of later versions begin at 64
+    _average(64, 'm99', 'm_{.99}', version=2),
+    _operand(
+        65, 'm99_before', r'm_{.99}^{t-1}', lambda xp, i: i.before['m99'], slots=('m99',), version=2,
+        meaning='m99_before: the average m99 as it was before this step, not corrected',
+    ),  # Chen et al. 2023 (Lion)
+    _adaptive(66, 'adam99', r'\text{ADAM}_{.99}', ('m', 'v99'), lambda i: i.averages['m'], 2),
+    _adaptive(67, 'rmsprop99', r'\text{RMSProp}_{.99}', ('v99',), lambda i: i.g, 2),
+    _adaptive(68, 'adam95', r'\text{ADAM}_{.95}', ('m', 'v95'), lambda i: i.averages['m'], 2),
+    _adaptive(69, 'rmsprop95', r'\text{RMSProp}_{.95}', ('v95',), lambda i: i.g, 2),
+    _operand(
+        70, 'm_nesterov', r'\tilde{m}', lambda xp, i: xp.nesterov(i.averages['m'], i.g, i.step, i.constants.beta_1),
+        slots=('m',), constants=('beta_1',), version=2,
+        meaning="m_nesterov: m with Nesterov's look-ahead and a momentum that grows, as in Nadam",
+    ),  # Dozat 2016 (Nadam)
+    _schedule(71, 'linear', lambda xp, progress: 1.0 - progress, '1 - progress'),
+    _schedule(
+        72, 'cosine', lambda xp, progress: 0.5 * (1.0 + xp.cos(math.pi * progress)), '(1 + cos(pi progress)) / 2'
+    ),
+    _schedule(
+        73, 'restart', lambda xp, progress: 0.5 * (1.0 + xp.cos(math.pi * (PERIODS * progress % 1.0))),
+        f'(1 + cos(pi ({PERIODS} progress mod 1))) / 2',
+    ),  # Loshchilov & Hutter 2017
 )  # fmt: skip
 
 UNARIES: tuple[Primitive, ...] = (
     Primitive(0, 'x', '%s', '%s', lambda xp, i, x: x, keeps_sign=True),
-    Primitive(1, '-x', '-%s', '-%s', lambda xp, i, x: -x, precedence=NEGATION, symbol='-', keeps_sign=True),
+    Primitive(
+        1, '-x', '-%s', '-%s', lambda xp, i, x: -x, precedence=NEGATION, symbol='-', keeps_sign=True, degrees=(1,)
+    ),
     _function(2, 'exp', lambda xp, i, x: xp.exp(x), latex='e^{%s}', of_sign=_exp_of_sign),
     _function(
         3, 'log', lambda xp, i, x: xp.log(xp.maximum(xp.abs(x), i.constants.epsilon)), latex=r'\log |%s|',
         meaning='log(x): log(max(|x|, epsilon))', symbol=r'\log|\cdot|', spellings=('ln',), constants=('epsilon',),
+        is_even=True,
     ),
     _clip(4, '1e-5'),
     _clip(5, '1e-4'),
@@ -279,20 +388,24 @@ UNARIES: tuple[Primitive, ...] = (
     _drop(9, '0.5'),
     _function(
         10, 'sign', lambda xp, i, x: xp.sign(x), gives_sign=True,
-        meaning='sign(x): -1, 0 or 1; 0 for denormals, NaN for NaN',
+        meaning='sign(x): -1, 0 or 1; 0 for denormals, NaN for NaN', of_leaf={'g': 'sign(g)', 'm': 'sign(m)'},
+        degrees=(0,),
     ),
 )  # fmt: skip
 
+LINEAR: dict[str, Any] = {'is_homogeneous': True, 'is_linear': True}
+
 BINARIES: tuple[Primitive, ...] = (
-    Primitive(0, '+', '%s + %s', '%s + %s', lambda xp, i, x, y: x + y, precedence=SUM, symbol='+'),
-    Primitive(1, '-', '%s - %s', '%s - %s', lambda xp, i, x, y: x - y, precedence=SUM, symbol='-'),
+    Primitive(0, '+', '%s + %s', '%s + %s', lambda xp, i, x, y: x + y, precedence=SUM, symbol='+', **LINEAR),
+    Primitive(1, '-', '%s - %s', '%s - %s', lambda xp, i, x, y: x - y, precedence=SUM, symbol='-', **LINEAR),
     Primitive(
         2, '*', '%s * %s', r'%s \cdot %s', lambda xp, i, x, y: x * y, precedence=PRODUCT, symbol=r'\times',
-        keeps_sign=True,
+        keeps_sign=True, degrees=(1, 1),
     ),
     Primitive(
         3, '/', '%s / %s', r'\frac{%s}{%s + \epsilon}', lambda xp, i, x, y: x / (y + i.constants.epsilon),
         'x / y: x / (y + epsilon)', PRODUCT, ATOM, symbol=r'\div', constants=('epsilon',),
+        degrees=(1, None),
     ),
     Primitive(4, 'left', '%s%.0s', '%s%.0s', lambda xp, i, x, y: x),
 )  # fmt: skip

@@ -5,7 +5,7 @@ Recursive descent over a grammar of four levels; no `eval`. Each error says whic
     sum     = product (("+" | "-") product)*
     product = factor (("*" | "/") factor)*          a number and w may stand side by side: 10^{-3}w
     factor  = "-" factor | atom (("^" | "**") factor)?
-    atom    = number | operand | function "(" sum ("," number)? ")" | "(" sum ")" | "[" sum "]" | "{" sum "}"
+    atom    = number | operand | function "(" sum ("," (number | sum))? ")" | "(" sum ")" | "[" sum "]" | "{" sum "}"
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 from nos_tf.dsl.expression import Apply, Combine, Expression, Leaf
 from nos_tf.dsl.hints import about_name, did_you_mean
 from nos_tf.dsl.known import KNOWN_RULES
-from nos_tf.dsl.primitives import OPERAND, OPERANDS, UNARIES, UNARY
+from nos_tf.dsl.primitives import BINARIES, OPERAND, OPERANDS, UNARIES, UNARY
 
 MAX_LENGTH = 10_000  # characters
 MAX_NESTING = 64
@@ -38,6 +38,7 @@ _OPERANDS = {name: row.token for row in OPERANDS if row.name for name in (row.na
 _WEIGHTS = {Decimal(row.parameter): row.token for row in OPERANDS if row.reads_weights}
 _POWERS_OF_G = {2: 'g^2', 3: 'g^3'}
 _FUNCTIONS = {name: row.name for row in UNARIES if row.name for name in (row.name, *row.spellings)}
+_OF_TWO = [row.name for row in BINARIES if row.name]
 _PARAMETERS = {
     name: {Decimal(row.parameter): row.token for row in UNARIES if row.name == name and row.parameter}
     for name in _FUNCTIONS.values()
@@ -230,6 +231,8 @@ class _Reader:
             name = lexeme.text.removeprefix('\\')
             if name in _FUNCTIONS:
                 return self.call(_FUNCTIONS[name])
+            if name in _OF_TWO:
+                return self.call_of_two(name)
             if name in _EPSILONS:
                 return _Epsilon(None)
             if name == 'w':
@@ -242,8 +245,8 @@ class _Reader:
         self.fail(
             about_name(word)
             or f'expected an operand ({", ".join(OPERAND)}), a function '
-            f'({", ".join(dict.fromkeys(_FUNCTIONS.values()))}) or the name of a known rule'
-            + did_you_mean(word, (*_OPERANDS, *_FUNCTIONS, *_EPSILONS, *KNOWN_RULES))
+            f'({", ".join(dict.fromkeys([*_FUNCTIONS.values(), *_OF_TWO]))}) or the name of a known rule'
+            + did_you_mean(word, (*_OPERANDS, *_FUNCTIONS, *_OF_TWO, *_EPSILONS, *KNOWN_RULES))
         )
 
     def call(self, function: str) -> Expression:
@@ -260,9 +263,19 @@ class _Reader:
             function = self.parametrised(function)
         if not bar:
             self.require(')')
-        if function == 'sign' and argument in (Leaf('g'), Leaf('m')):
-            return Leaf(f'sign({argument.token})')
+        if isinstance(argument, Leaf) and argument.token in UNARY[function].of_leaf:
+            return Leaf(UNARY[function].of_leaf[argument.token])
         return Apply(function, argument)
+
+    def call_of_two(self, function: str) -> Expression:
+        """A function, whose name is read already, of the two values that its brackets hold."""
+        arguments = []
+        for before in '(,':
+            self.require(before)
+            at = self.next.at
+            arguments.append(self.expression(self.sum(), at))
+        self.require(')')
+        return Combine(function, *arguments)
 
     def parametrised(self, function: str) -> str:
         """The token `clip(l)` or `drop(p)` whose parameter comes next."""

@@ -12,6 +12,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from nos_tf.dsl import equivalence
+from nos_tf.dsl.direction import direction
 from nos_tf.dsl.expression import Expression, from_tokens, row_of, to_infix, to_latex, to_tokens, walk
 from nos_tf.dsl.hints import did_you_mean
 from nos_tf.dsl.known import KNOWN_RULES
@@ -161,8 +162,8 @@ class UpdateRule:
         >>> UpdateRule.parse('powersign').constants, UpdateRule.parse('adam / g').constants
         (('beta_1',), ('beta_1', 'beta_2', 'epsilon'))
         """
-        read = {name for row in self.primitives for name in row.constants}
-        read |= {SLOTS[slot].decay for slot in self.slots}
+        decays = {SLOTS[slot].decay for slot in self.slots}
+        read = decays.union(*(row.constants for row in self.primitives))
         return tuple(name for name in RuleConstants.__dataclass_fields__ if name in read)
 
     @property
@@ -176,6 +177,16 @@ class UpdateRule:
         return any(row.reads_weights for row in self.primitives)
 
     @property
+    def reads_progress(self) -> bool:
+        """Whether the update depends on how much of the training is done."""
+        return any(row.reads_progress for row in self.primitives)
+
+    @property
+    def version(self) -> int:
+        """The first version of the language that has all primitives of the canonical form."""
+        return max(row.version for row in self.primitives)
+
+    @property
     def is_stochastic(self) -> bool:
         """Whether the rule draws random numbers."""
         return any(row.is_random for row in self.primitives)
@@ -183,6 +194,18 @@ class UpdateRule:
     def canonical(self) -> UpdateRule:
         """The representative of all rules that are the same program, bit for bit."""
         return UpdateRule(equivalence.canonical_tokens(self.tokens))
+
+    def direction(self) -> tuple[UpdateRule, float]:
+        """Returns the canonical form of all rules that are this one but for a positive factor, and the factor.
+
+        Where that is provable: `nos_tf/dsl/direction.py` says how far.
+
+        >>> rule, factor = UpdateRule.parse('adam + adam').direction()
+        >>> rule.infix, factor
+        ('adam', 2.0)
+        """
+        form, factor = direction(self.canonical().expression)
+        return UpdateRule(to_tokens(form)), factor
 
     def fingerprint(self, constants: RuleConstants | None = None) -> str:
         """A hash of the function that the rule computes: equal functions share it, up to rounding."""

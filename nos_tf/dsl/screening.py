@@ -11,7 +11,7 @@ import numpy as np
 
 from nos_tf.dsl import equivalence
 from nos_tf.dsl.expression import Expression
-from nos_tf.dsl.primitives import Inputs, RuleConstants
+from nos_tf.dsl.primitives import SLOTS, Inputs, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 
 GRADIENTS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # typical of the elements of a real network's gradient
@@ -37,8 +37,13 @@ def why_untrainable(rule: UpdateRule, constants: RuleConstants | None = None) ->
         return 'reads no gradient'
     expression = rule.canonical().expression
     later = _probes(constants or RuleConstants())
-    g = later.g
-    first = dataclasses.replace(later, averages={'m': g, 'v': g**2, 'gamma': g**3})  # of the first step
+    first = dataclasses.replace(  # the first step
+        later,
+        averages={slot.name: later.g**slot.power for slot in SLOTS.values()},
+        before={slot: np.zeros_like(later.g) for slot in SLOTS},
+        step=np.ones_like(later.g),
+        progress=np.zeros_like(later.g),
+    )
     updates = equivalence.evaluate(expression, later, _uniform)
     if _is_not_finite(updates) or _is_not_finite(equivalence.evaluate(expression, first, _uniform)):
         return 'is not finite'
@@ -69,8 +74,10 @@ def _probes(constants: RuleConstants) -> Inputs:
 def _of_other_gradients(inputs: Inputs) -> Inputs:
     """Every probe with the gradient and the averages of another one, of another scale, and all else as it was."""
     shift = len(inputs.g) // 2 + 1
-    averages = {name: np.roll(values, shift) for name, values in inputs.averages.items()}
-    return dataclasses.replace(inputs, g=np.roll(inputs.g, shift), averages=averages)
+    averages, before = (
+        {name: np.roll(values, shift) for name, values in part.items()} for part in (inputs.averages, inputs.before)
+    )
+    return dataclasses.replace(inputs, g=np.roll(inputs.g, shift), averages=averages, before=before)
 
 
 def _uniform(drop: Expression) -> np.ndarray:

@@ -6,17 +6,19 @@ token ids do not: this module alone translates between the two.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from nos_tf.dsl.primitives import BINARIES, OPERANDS, UNARIES, temporary
+from nos_tf.dsl.primitives import BINARIES, OPERANDS, UNARIES, Primitive, temporary
 from nos_tf.dsl.rule import MAX_ITERATIONS, STEPS_PER_ITERATION, UpdateRule
 
-ALL_OPERANDS, ALL_UNARIES, ALL_BINARIES = (
-    tuple(row.token for row in rows if row.version == 1) for rows in (OPERANDS, UNARIES, BINARIES)
-)
+LANGUAGES = (1, 2)
+
+
+def _all(rows: Sequence[Primitive], language: int) -> tuple[str, ...]:
+    return tuple(row.token for row in rows if row.version <= language)
 
 
 @dataclass(frozen=True)
@@ -24,30 +26,33 @@ class SearchSpace:
     """The strings of `iterations` iterations over a subset of the primitives, less those that constraints forbid.
 
     Args:
-        operands: tokens that op1 and op2 select from, beside the values of earlier iterations.
-        unaries: tokens that u1 and u2 select from.
-        binaries: tokens that b selects from.
+        operands: tokens that op1 and op2 select from, beside the values of earlier iterations; None for all.
+        unaries: tokens that u1 and u2 select from; None for all.
+        binaries: tokens that b selects from; None for all.
         iterations: n, the depth of the binary tree; a rule has 5n tokens.
         distinct_operands: forbid op1 = op2, as tokens, in each iteration.
         no_final_addition: forbid `+` as the last binary function.
         reuse_temporaries: from the second iteration on, at least one operand is the value of an earlier one.
+        language: the version of the language: 1, the paper's, or 2.
 
     Raises:
         ValueError: an unknown or repeated token, an empty list, or constraints that leave no legal rule.
     """
 
-    operands: Sequence[str] = ALL_OPERANDS
-    unaries: Sequence[str] = ALL_UNARIES
-    binaries: Sequence[str] = ALL_BINARIES
+    operands: Sequence[str] = None  # type: ignore[assignment]  # a tuple once it is made
+    unaries: Sequence[str] = None  # type: ignore[assignment]
+    binaries: Sequence[str] = None  # type: ignore[assignment]
     iterations: int = 1
     distinct_operands: bool = False
     no_final_addition: bool = False
     reuse_temporaries: bool = False
+    language: int = field(default=1, metadata={'is_later': True})
 
     def __post_init__(self) -> None:
-        banks = {'operands': ALL_OPERANDS, 'unaries': ALL_UNARIES, 'binaries': ALL_BINARIES}
-        for name, allowed in banks.items():
-            object.__setattr__(self, name, _checked_subset(name, getattr(self, name), allowed))
+        if self.language not in LANGUAGES or isinstance(self.language, bool):
+            raise ValueError(f'SearchSpace.language = {self.language!r}: must be 1 or 2')
+        for name, rows in (('operands', OPERANDS), ('unaries', UNARIES), ('binaries', BINARIES)):
+            object.__setattr__(self, name, _checked_subset(name, getattr(self, name), rows, self.language))
         n = self.iterations
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_ITERATIONS:
             raise ValueError(f'SearchSpace.iterations = {n!r}: must be a whole number from 1 to {MAX_ITERATIONS}')
@@ -136,9 +141,19 @@ class SearchSpace:
         return tuple(choices)
 
 
-def _checked_subset(name: str, tokens: Sequence[str], allowed: tuple[str, ...]) -> tuple[str, ...]:
+def _checked_subset(
+    name: str, tokens: Sequence[str] | None, rows: Sequence[Primitive], language: int
+) -> tuple[str, ...]:
+    allowed = _all(rows, language)
+    if tokens is None:
+        return allowed
     tokens = (tokens,) if isinstance(tokens, str) else tuple(tokens)
     unknown = [token for token in tokens if token not in allowed]
+    if unknown and set(unknown) <= set(_all(rows, LANGUAGES[-1])):
+        raise ValueError(
+            f'SearchSpace.{name} has {", ".join(map(repr, unknown))}, of a later version of the language: '
+            f'add SearchSpace.language = {LANGUAGES[-1]}'
+        )
     if unknown or not tokens:
         given = ', '.join(map(repr, unknown)) or 'nothing'
         raise ValueError(f'SearchSpace.{name} has {given}: choose from {", ".join(allowed)}')

@@ -37,7 +37,7 @@ class Contender:
     text: str
 
     def __post_init__(self) -> None:
-        self._made(0.1, 0)
+        self._made(0.1, 0, 1)
 
     @cached_property
     def _parts(self) -> tuple[str, dict[str, Value]]:
@@ -82,15 +82,23 @@ class Contender:
         return f'{spelled}{_WITH}{told}' if told else spelled
 
     def optimizer(
-        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, seed: int
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+        seed: int,
+        total_steps: int | None = None,
     ) -> keras.optimizers.Optimizer:
-        """A new optimizer; `seed` is for rules that drop.
+        """Returns a new optimizer.
+
+        Args:
+            learning_rate: a number or a schedule.
+            seed: for rules that drop.
+            total_steps: of the training; for rules that read how much of it is done.
 
         Raises:
             ValueError: as `check`.
         """
         self.check()
-        return self._made(learning_rate, seed)
+        return self._made(learning_rate, seed, total_steps)
 
     def check(self) -> None:
         """Checks that the optimizer is another one for each of its constants.
@@ -107,12 +115,14 @@ class Contender:
             else:
                 check_rule(UpdateRule.parse(name), told)
 
-    def _made(self, learning_rate: Any, seed: int) -> keras.optimizers.Optimizer:
+    def _made(self, learning_rate: Any, seed: int, total_steps: int | None) -> keras.optimizers.Optimizer:
         name, told = self._parts
         with _naming(self.text), _float32_rate():
             if not name.startswith(KERAS):
                 check_names('a rule', told, list(_CONSTANTS))
-                return NOSOptimizer(UpdateRule.parse(name), learning_rate, seed=seed, **told)
+                rule, more = UpdateRule.parse(name), dict[str, Any](told)
+                more |= {'total_steps': total_steps} if rule.reads_progress else {}
+                return NOSOptimizer(rule, learning_rate, seed=seed, **more)
             defaults = self._defaults
             check_names(name, told, list(defaults))
             return _keras_class(name)(learning_rate, **as_keras_wants(told, defaults))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import itertools
 import keyword
 import re
 import textwrap
@@ -41,11 +42,14 @@ class Framework:
     is_function: bool = False
 
 
+HELPERS = {'sign': '_sign(%s)', 'nesterov': '_nesterov(%s, %s, %s, %s)'}
+"""Functions that the templates define."""
+
 FRAMEWORKS = {
     'keras': Framework(
         Spelling(
             'ops',
-            {'sign': '_sign(%s)'},
+            HELPERS,
             drop='_drop(%s, %s, self.generator)',
             normal='_normal(%s, self.generator)',
             owner='self.',
@@ -55,7 +59,7 @@ FRAMEWORKS = {
     'optax': Framework(
         Spelling(
             'jnp',
-            {'sign': '_sign(%s)'},
+            HELPERS,
             drop=f'_drop(%s, %s, {KEY})',
             normal=f'jax.random.normal({KEY}, %s.shape, g.dtype)',
         ),
@@ -65,7 +69,12 @@ FRAMEWORKS = {
     'torch': Framework(
         Spelling(
             'torch',
-            {'sign': '_sign(%s)', 'exp_of_sign': '_exp_of_sign(%s)', 'maximum': 'torch.clip(%s, min=%s)'},
+            {
+                **HELPERS,
+                'exp_of_sign': '_exp_of_sign(%s)',
+                'maximum': 'torch.clip(%s, min=%s)',
+                'minimum': 'torch.clip(%s, max=%s)',
+            },
             drop='_drop(%s, %s)',
             normal='torch.randn_like(%s)',
         ),
@@ -156,10 +165,16 @@ def _source(framework: str, name: str, rule: UpdateRule, known: KnownRule | None
     formula = formula_of(rule.expression, target.spelling)
     words = _words(formula.text, *formula.assignments)
     slots = [
-        {'name': slot.name, 'beta': slot.decay, 'power': 'g' if slot.power == 1 else f'g**{slot.power}'}
+        {
+            'name': slot.name,
+            'before': f'{slot.name}_before',
+            'beta': str(slot.decay),
+            'is_fixed': isinstance(slot.decay, float),
+            'power': 'g' if slot.power == 1 else f'g**{slot.power}',
+        }
         for slot in (SLOTS[name] for name in rule.slots)
     ]
-    read = words.union(slot['beta'] for slot in slots)
+    read = words | set(rule.constants)
     options = {option: _number(value) for option, value in asdict(RuleConstants()).items() if option in read}
     limits = {option: '1.0' if option.startswith('beta') else 'float("inf")' for option in options}
     if rule.is_stochastic and target.seed:
@@ -170,6 +185,9 @@ def _source(framework: str, name: str, rule: UpdateRule, known: KnownRule | None
         source=known.source if known else '',
         meanings=_meanings(to_infix(rule.expression)),
         slots=slots,
+        counts=bool(slots) or rule.reads_progress,
+        required=', total_steps' if rule.reads_progress else '',
+        numbers=(['total_steps'] if rule.reads_progress else []) + list(options),
         is_random=rule.is_stochastic,
         reads_gradient='g' in words or bool(slots),
         words=words,
@@ -185,12 +203,24 @@ def _source(framework: str, name: str, rule: UpdateRule, known: KnownRule | None
 
 
 def _wrap(line: str) -> str:
-    """The line, or one line for each item between its brackets if it is too long."""
-    match = re.fullmatch(r'( *)(.*?[({])(.*)([)}]:?)', line)
-    if len(line) <= LINE or match is None:
+    """Returns the line, or what is between its last brackets on lines of their own if it is too long."""
+    line = re.sub(r'^( *return )([^(].*[^)])$', r'\1(\2)', line) if len(line) > LINE else line
+    close = max(map(line.rfind, ')}'))
+    if len(line) <= LINE or line[close + 1 :] not in ('', ':'):
         return line
-    indent, head, items, tail = match.groups()
-    return '\n'.join([indent + head, *(f'{indent}    {item},' for item in items.split(', ')), indent + tail])
+    depth, commas = 0, []
+    for start in range(close, -1, -1):
+        depth += (line[start] in ')}]') - (line[start] in '({[')
+        if depth == 0:
+            break
+        if depth == 1 and line[start : start + 2] == ', ':
+            commas.append(start)
+    ends = [start - 1, *reversed(commas), close]
+    items = [line[a + 2 : b] for a, b in itertools.pairwise(ends)]
+    is_sum = not commas and line[start] == '(' and not line[start - 1].isalnum()  # brackets around a part of a formula
+    indent = ' ' * (len(line) - len(line.lstrip()))
+    body = [f'{indent}    {item}{"" if is_sum else ","}' for item in items]
+    return '\n'.join([line[: start + 1], *body, indent + line[close:]])
 
 
 def _meanings(infix: str) -> list[str]:
@@ -209,7 +239,7 @@ def _meanings(infix: str) -> list[str]:
         if ' / ' in infix if term == 'x / y' else term.partition('(')[0] in words:
             words |= _words(meaning)
             used.append(line)
-    return [*text, *reversed(used)]
+    return [*text, *(part for line in reversed(used) for part in textwrap.wrap(line, 76, subsequent_indent='    '))]
 
 
 def _number(value: float) -> str:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from nos_tf.dsl.primitives import SLOTS, Inputs, RuleConstants
+from nos_tf.dsl.primitives import Inputs, RuleConstants
+from nos_tf.dsl.vocabulary import VERSION_1, Vocabulary
 from nos_tf.optimizers import semantics
 from nos_tf.optimizers.semantics import Draws
 
@@ -17,13 +18,13 @@ class State(NamedTuple):
     """What training changes: a point on a trajectory (P weights)."""
 
     weights: tf.Tensor  # floating [P]
-    slots: tuple[tf.Tensor, ...]  # m, v and gamma, not bias-corrected, each [P]
+    slots: tuple[tf.Tensor, ...]  # the averages of the vocabulary, not bias-corrected, each [P]
     step: tf.Tensor  # int32 [], the number of updates done
 
 
-def initial_state(weights: tf.Tensor) -> State:
-    """The state before the first update."""
-    return State(weights, tuple(tf.zeros_like(weights) for _ in SLOTS), tf.constant(0))
+def initial_state(weights: tf.Tensor, vocabulary: Vocabulary = VERSION_1) -> State:
+    """Returns the state before the first update."""
+    return State(weights, tuple(tf.zeros_like(weights) for _ in vocabulary.slots), tf.constant(0))
 
 
 def update(
@@ -34,6 +35,8 @@ def update(
     *,
     seed: tf.Tensor,
     constants: RuleConstants,
+    vocabulary: Vocabulary = VERSION_1,
+    total_steps: int | None = None,
 ) -> State:
     """One step of a rule: w − λ Δw.
 
@@ -44,18 +47,28 @@ def update(
         learning_rate: λ, a scalar of the same type.
         seed: int32 [], of the random primitives.
         constants: the hyper-parameters of the rule.
+        vocabulary: what the rule may consist of; the state is of the same.
+        total_steps: of the training; needed where the vocabulary has words that read how much of it is done.
     """
     step = state.step + 1
     slots, averages = [], {}
-    for name, slot in zip(SLOTS, state.slots, strict=True):
+    for name, slot in zip(vocabulary.slots, state.slots, strict=True):
         slots.append(semantics.update_average(name, slot, gradient, constants))
         correction = semantics.bias_correction(name, step, constants, gradient.dtype.name)
         averages[name] = slots[-1] * correction
-    inputs = Inputs(gradient, state.weights, averages, constants)
+    inputs = Inputs(
+        gradient,
+        state.weights,
+        averages,
+        constants,
+        before=dict(zip(vocabulary.slots, state.slots, strict=True)),
+        step=tf.cast(step, gradient.dtype),
+        progress=tf.cast(state.step, gradient.dtype) / total_steps if total_steps else None,
+    )
 
     def switch(index: tf.Tensor, branches: list) -> tf.Tensor:
         return tf.ensure_shape(tf.switch_case(index, branches), gradient.shape)
 
     draws = Draws(seed, step, tf.range(tf.size(gradient)))
-    delta = semantics.run(tf.unstack(token_ids), inputs, draws, switch)
+    delta = semantics.run(tf.unstack(token_ids), inputs, draws, switch, vocabulary)
     return State(state.weights - learning_rate * delta, tuple(slots), step)

@@ -43,6 +43,7 @@ class Scalars(NamedTuple):
     step: Tensor  # int, 1 for the first update
     seed: Tensor  # int32
     sign_decay: Tensor | None  # None for none
+    progress: Tensor | None = None  # the fraction of training that is done; None for a rule that does not read it
 
 
 Results = tuple[Tensor, dict[str, Tensor]]  # λ Δw and the new averages, each of the shape and type of the gradient
@@ -74,8 +75,17 @@ class Kernel:
         if elements.positions is not None:
             draws = Draws(ops.cast(scalars.seed, 'int32'), scalars.step, elements.positions)
             draw = draws.of_nodes(self.expression)
-        decay = None if scalars.sign_decay is None else ops.cast(scalars.sign_decay, dtype)
-        inputs = Inputs(g, elements.weights, corrected, self.constants, sign_decay=decay)
+        decay, progress = (None if x is None else ops.cast(x, dtype) for x in (scalars.sign_decay, scalars.progress))
+        inputs = Inputs(
+            g,
+            elements.weights,
+            corrected,
+            self.constants,
+            sign_decay=decay,
+            before=elements.averages,
+            step=ops.cast(scalars.step, dtype),
+            progress=progress,
+        )
         update = evaluate(self.expression, KERAS, inputs, draw, of_signs=True)
         return ops.cast(scalars.learning_rate, dtype) * update, averages
 

@@ -42,6 +42,8 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         sign_decay: a schedule from the number of steps done to a factor that every product of signs in the rule is
             multiplied by: one of `nos_tf.optimizers.sign_decays`, or of Keras' own; None for none. A rule that is
             but a sign fades away altogether.
+        total_steps: of the training; for rules that read how much of it is done (`linear`, `cosine`, `restart`), and
+            only for them. Afterwards they stay as they end.
         **keras_arguments: those of `keras.optimizers.Optimizer`: weight_decay, clipnorm, use_ema, name, ...
 
     Raises:
@@ -73,6 +75,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         noise_stddev: float = 0.01,
         seed: int | None = None,
         sign_decay: LearningRateSchedule | dict[str, Any] | None = None,
+        total_steps: int | None = None,
         **keras_arguments: Any,
     ) -> None:
         rule = rule if isinstance(rule, UpdateRule) else UpdateRule.parse(rule)
@@ -81,9 +84,12 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate, **keras_arguments)
         self.rule, self.constants, self.seed = rule, constants, seed
         self.sign_decay = _checked_sign_decay(sign_decay)
+        self.total_steps = _checked_total_steps(total_steps, rule)
         self._kernel = Kernel(rule.canonical().expression, constants)
         if not rule.reads_gradient:
             warnings.warn(f'the rule {rule} reads no gradient: it does not learn from the loss', stacklevel=2)
+        if rule.reads_progress and isinstance(learning_rate, LearningRateSchedule):
+            warnings.warn(f'the rule {rule} decays, and so does the rate by its schedule: twice', stacklevel=2)
         if sign_decay is not None and not any(row.gives_sign for row in rule.primitives):
             warnings.warn(f'the rule {rule} contains no sign: sign_decay changes nothing', stacklevel=2)
 
@@ -156,6 +162,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
             step=self.iterations + 1,  # Keras counts a step once it is done
             seed=self.seed,
             sign_decay=None if self.sign_decay is None else self.sign_decay(self.iterations),
+            progress=self._progress(dtype),
         )
         if len(variables) == 1 and self._kernel.compiles(shapes[0]):
             memory = {name: slot.value for name, (slot,) in slots.items()}
@@ -172,6 +179,12 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         for variable, value in zip(variables, _parted(delta, shapes), strict=True):
             self.assign_sub(variable, ops.cast(value, variable.dtype))
 
+    def _progress(self, dtype: str) -> Tensor | None:
+        """Returns the fraction of the training that is done, a scalar; None for a rule that does not read it."""
+        if not self.rule.reads_progress:
+            return None
+        return ops.minimum(ops.cast(self.iterations, dtype) / self.total_steps, 1.0)
+
     def _positions(self, index: int, shape: tuple[int, ...]) -> Tensor:
         """Where its elements stand in the sequence of all weights: int32, of its shape; wraps around."""
         first = (self._first_elements[index] + 2**31) % 2**32 - 2**31
@@ -182,7 +195,8 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         constants = {name: getattr(self.constants, name) for name in RuleConstants.__dataclass_fields__}
         decay = None if self.sign_decay is None else keras.optimizers.schedules.serialize(self.sign_decay)
         tokens = ' '.join(self.rule.tokens)
-        return {**super().get_config(), 'rule': tokens, **constants, 'seed': self.seed, 'sign_decay': decay}
+        own = {'seed': self.seed, 'sign_decay': decay, 'total_steps': self.total_steps}
+        return {**super().get_config(), 'rule': tokens, **constants, **own}
 
 
 def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.01) -> type[NOSOptimizer]:
@@ -278,6 +292,18 @@ def _checked_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not -(2**31) <= seed < 2**31:
         raise ValueError(f'seed = {seed!r}: must be an int32 or None')
     return int(seed)
+
+
+def _checked_total_steps(total_steps: int | None, rule: UpdateRule) -> int | None:
+    if total_steps is None:
+        if rule.reads_progress:
+            raise ValueError(f'the rule {rule} reads how much of the training is done: give total_steps, its length')
+        return None
+    if isinstance(total_steps, bool) or not isinstance(total_steps, int | np.integer) or total_steps < 1:
+        raise ValueError(f'total_steps = {total_steps!r}: must be a whole number, at least 1')
+    if not rule.reads_progress:
+        raise ValueError(f'total_steps = {total_steps} changes nothing: {rule} has no schedule; leave it out')
+    return int(total_steps)
 
 
 def _checked_sign_decay(decay: LearningRateSchedule | dict[str, Any] | None) -> LearningRateSchedule | None:

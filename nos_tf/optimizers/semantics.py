@@ -16,19 +16,18 @@ from keras import ops
 
 from nos_tf.dsl.expression import Apply, Expression, Leaf, row_of, spell
 from nos_tf.dsl.primitives import (
-    BINARIES,
     FIRST_TEMPORARY,
-    OPERANDS,
     SLOTS,
     SMALLEST_NORMAL,
-    UNARIES,
     Arithmetic,
     Inputs,
     Primitive,
     RuleConstants,
     draw_node,
+    nesterov,
     operand_id,
 )
+from nos_tf.dsl.vocabulary import VERSION_1, Vocabulary
 
 Tensor = Any  # of whichever backend Keras runs on
 
@@ -54,7 +53,7 @@ def _power(x: Tensor, n: int) -> Tensor:
     return x if n == 1 else x * _power(x, n - 1)
 
 
-KERAS = Arithmetic(ops, sign=sign, power=_power)
+KERAS = Arithmetic(ops, sign=sign, power=_power, nesterov=nesterov)
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,13 @@ def _signed(x: int) -> Tensor:
     return ops.convert_to_tensor(x - 2**32 if x >= 2**31 else x, 'int32')
 
 
-def run(ids: Sequence[Tensor], inputs: Inputs, draws: Draws, switch: Callable[[Tensor, list], Tensor]) -> Tensor:
+def run(
+    ids: Sequence[Tensor],
+    inputs: Inputs,
+    draws: Draws,
+    switch: Callable[[Tensor, list], Tensor],
+    vocabulary: Vocabulary = VERSION_1,
+) -> Tensor:
     """Returns the update Δw / λ of a rule that is known only when a graph runs.
 
     Args:
@@ -146,7 +151,9 @@ def run(ids: Sequence[Tensor], inputs: Inputs, draws: Draws, switch: Callable[[T
         inputs: all that any rule reads.
         draws: the random numbers of the step.
         switch: `switch(index, branches)` is the value of the branch, a function without arguments, at an index.
+        vocabulary: what the rule may consist of.
     """
+    operands, unaries, binaries = vocabulary.tables
     values: list[Tensor] = []
 
     def select(rows: Sequence[Primitive], id: Tensor, *arguments: Tensor, operand: Tensor = None) -> Tensor:
@@ -155,17 +162,17 @@ def run(ids: Sequence[Tensor], inputs: Inputs, draws: Draws, switch: Callable[[T
             own = replace(inputs, draw=Draw(draws, node)) if row.is_random else inputs
             return row.compute(KERAS, own, *arguments)
 
-        earlier = values if rows is OPERANDS else []
+        earlier = values if rows is operands else []
         branches = {row.id: partial(branch, row) for row in rows}
         branches |= {FIRST_TEMPORARY + k: partial(ops.copy, value) for k, value in enumerate(earlier)}
         return switch(_place(id, list(branches)), list(branches.values()))
 
     def argument(operand: Tensor, unary: Tensor) -> Tensor:
-        return select(UNARIES, unary, select(OPERANDS, operand), operand=operand)
+        return select(unaries, unary, select(operands, operand), operand=operand)
 
     for start in range(0, len(ids), 5):
         op1, op2, u1, u2, b = ids[start : start + 5]
-        values.append(select(BINARIES, b, argument(op1, u1), argument(op2, u2)))
+        values.append(select(binaries, b, argument(op1, u1), argument(op2, u2)))
     return values[-1]
 
 
@@ -192,4 +199,5 @@ def bias_correction(slot: str, step: Tensor, constants: RuleConstants, dtype: st
 
 
 def _decay(slot: str, constants: RuleConstants) -> float:
-    return getattr(constants, SLOTS[slot].decay)
+    decay = SLOTS[slot].decay
+    return getattr(constants, decay) if isinstance(decay, str) else decay

@@ -46,6 +46,18 @@ class Code:
     def __rmul__(self, other: Any) -> 'Code':
         return _operation('*', other, self)
 
+    def __radd__(self, other: Any) -> 'Code':
+        return _operation('+', other, self)
+
+    def __rsub__(self, other: Any) -> 'Code':
+        return _operation('-', other, self)
+
+    def __mod__(self, other: Any) -> 'Code':
+        return _operation('%', self, other)
+
+    def __gt__(self, other: Any) -> 'Code':
+        return Code(f'{self.within(SUM)} > {_code(other).text}', 0)
+
     def __truediv__(self, other: Any) -> 'Code':
         return _operation('/', self, other)
 
@@ -107,16 +119,19 @@ class Spelling:
             raise AttributeError(name)
 
         def call(*values: Any) -> Code:
-            texts = tuple(_code(value).text for value in values)
+            codes = list(map(_code, values))
+            texts = tuple(code.text for code in codes)
             spelling = self.functions.get(name, f'{self.library}.{name}({", ".join(["%s"] * len(texts))})')
-            return Code(spelling % texts)
+            return Code(spelling % texts, is_tensor=any(code.is_tensor for code in codes))
 
         return call
 
     def inputs(self, key: str = '') -> Inputs:
         """Returns what a row reads, as code; `key` is what a random one draws by."""
-        averages = {slot: Code(slot) for slot in SLOTS}
-        return Inputs(Code('g'), Code('w'), averages, _Constants(self.owner), _Draw(self, key))
+        averages, before = ({slot: Code(f'{slot}{end}') for slot in SLOTS} for end in ('', '_before'))
+        step, progress = (Code(name, is_tensor=False) for name in ('step', 'progress'))
+        constants, draw = _Constants(self.owner), _Draw(self, key)
+        return Inputs(Code('g'), Code('w'), averages, constants, draw, before=before, step=step, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from nos_tf import output
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError, notes
 from nos_tf.search.connection import UNREACHABLE, connect, is_listening, raise_if_lost
 from nos_tf.search.database import differences
@@ -86,7 +87,7 @@ class Cluster:
         """That of the child, this machine included; that workers may differ, if they may."""
         return child.identity() | ({'Cluster.allow_mixed': True} if self.allow_mixed else {})
 
-    def start(self, child: Child, iterations: int) -> None:
+    def start(self, child: Child, vocabulary: Vocabulary) -> None:
         """Waits for the servers, and sends them the data.
 
         Raises:
@@ -94,7 +95,7 @@ class Cluster:
         """
         config, self._coordinator = connect(self.start_seconds)
         self._addresses, self.workers = config.workers, len(config.workers)
-        self._trainer = child.trainer(iterations)  # not before: to connect renames the device that its tensors are on
+        self._trainer = child.trainer(vocabulary)  # not before: to connect renames the device that its tensors are on
         with self._coordinator.strategy.scope():
             self._tries = tf.Variable(tf.zeros([SLOTS], tf.int32), trainable=False)
         data = self._coordinator.create_per_worker_dataset(
@@ -150,7 +151,7 @@ class Cluster:
         self._send(job)
 
     def _send(self, job: Job) -> None:
-        values = [job.program.padded_ids(self._trainer.iterations), job.seed, self._slots[job]]
+        values = [self._trainer.vocabulary.ids_of(job.program), job.seed, self._slots[job]]
         arguments = (*(tf.constant(value, tf.int32) for value in values), self._data)
         while True:
             try:

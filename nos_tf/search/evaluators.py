@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 import gin
 
 from nos_tf import output
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError
 from nos_tf.search.jobs import Job, Patience, Trainable, reason
 from nos_tf.search.schema import TRAINED
@@ -65,11 +66,11 @@ class InProcess(_Trains):
     def __post_init__(self) -> None:
         check_counts(self, 'attempts')
 
-    def start(self, child: Trainable, iterations: int) -> None:
+    def start(self, child: Trainable, vocabulary: Vocabulary) -> None:
         """Builds the trainer."""
         self._patience = Patience(self.attempts)
         use_one_cpu_thread()
-        self._trainer = child.trainer(iterations)
+        self._trainer = child.trainer(vocabulary)
         self._thread = ThreadPoolExecutor(1)  # so that Ctrl-C need not wait for the end of a child
         self._jobs: _Jobs = {}
 
@@ -111,11 +112,11 @@ class ProcessPool(_Trains):
             self.workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         check_counts(self, 'workers', 'attempts')
 
-    def start(self, child: Trainable, iterations: int) -> None:
+    def start(self, child: Trainable, vocabulary: Vocabulary) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
-        child.trainer(iterations)  # what is wrong with it is said here, once
+        child.trainer(vocabulary)  # what is wrong with it is said here, once
         self._hides_main = not main_is_guarded()
-        self._packed = pack((child, iterations, machine.settings()), by_value=self._hides_main)
+        self._packed = pack((child, vocabulary, machine.settings()), by_value=self._hides_main)
         self._jobs: _Jobs = {}
         self._patience = Patience(self.attempts)
         self._open()
@@ -224,9 +225,9 @@ def _start_worker(packed: bytes) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     use_one_cpu_thread()
     try:
-        child, iterations, settings = unpack(packed)
+        child, vocabulary, settings = unpack(packed)
         machine.adopt(settings)
-        _trainer = child.trainer(iterations)
+        _trainer = child.trainer(vocabulary)
     except MemoryError:
         raise  # it dies, and its successor may have more
     except Exception as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError
 from nos_tf.tasks.child import Child, Outcome
 
@@ -23,8 +24,8 @@ class Job(NamedTuple):
 class Trainable(Protocol):
     """What processes can be told to do: a `Child`, or a recipe of a longer training."""
 
-    def trainer(self, iterations: int) -> Any:
-        """Something whose `train(*job)` does a job; for rules of at most so many iterations."""
+    def trainer(self, vocabulary: Any) -> Any:
+        """Returns something whose `train(*job)` does a job; for rules of a vocabulary, if jobs are of rules."""
 
 
 class Evaluator(Protocol):
@@ -37,8 +38,8 @@ class Evaluator(Protocol):
     def identity(self, child: Child) -> dict[str, Any]:
         """All that the outcomes of a child depend on: name of each part -> JSON value."""
 
-    def start(self, child: Child, iterations: int) -> None:
-        """Gets ready to train rules of at most so many iterations."""
+    def start(self, child: Child, vocabulary: Vocabulary) -> None:
+        """Gets ready to train rules of a vocabulary."""
 
     def submit(self, job: Job) -> None:
         """Adds a job to the queue."""

@@ -15,6 +15,7 @@ from nos_tf.controller.learners import Learner
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError
 from nos_tf.search.cluster import Cluster  # noqa: F401 (for gin)
 from nos_tf.search.display import scores_table
@@ -158,7 +159,7 @@ class Search:
                 run_dir,
                 child=self.child,
                 evaluator=self.evaluator,
-                iterations=max(self.space.iterations, self._baseline_depth()),
+                vocabulary=Vocabulary.of(self.space, map(UpdateRule.parse, self.baselines)),
                 identity=self.identity(),
                 task=_fingerprint(self.evaluator.identity(self.child)),
                 children=self.children,
@@ -221,9 +222,6 @@ class Search:
             'space_size': self.space.size,
             'configuration': session.store.identity,
         }
-
-    def _baseline_depth(self) -> int:
-        return max((UpdateRule.parse(name).canonical().iterations for name in self.baselines), default=1)
 
 
 def _fingerprint(identity: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import gin
 
 from nos_tf.controller.agent import Agent, Metrics
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search.display import Display
 from nos_tf.search.files import write_whole
 from nos_tf.search.flight import FLIGHT, Arrivals, Flight
@@ -28,7 +29,7 @@ class Session:
         run_dir: of the run.
         child: turns a rule into a reward.
         evaluator: trains children.
-        iterations: the largest depth of the rules to come.
+        vocabulary: what the rules to come consist of.
         identity: all that the results depend on, by name.
         task: the fingerprint that outcomes are filed under.
         children: to sample in all.
@@ -46,7 +47,7 @@ class Session:
         *,
         child: Child,
         evaluator: Evaluator,
-        iterations: int,
+        vocabulary: Vocabulary,
         identity: Mapping[str, Any],
         task: str,
         children: int,
@@ -62,7 +63,7 @@ class Session:
             self.tally = Tally.of(self.store.results())
             self._checkpoint = self.store.checkpoint() or Checkpoint(0, 0.0, {})
             self._start = time.monotonic()
-            evaluator.start(child, iterations)  # before anything else of TensorFlow: a cluster renames the devices
+            evaluator.start(child, vocabulary)  # before anything else of TensorFlow: a cluster renames the devices
             stack.callback(evaluator.close)
             self._journal = stack.enter_context(closing(Journal(run_dir, identity, self.tally.children)))
             self.display = stack.enter_context(Display(children, self.tally.children))

@@ -17,6 +17,7 @@ import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError
 from nos_tf.search.columns import UNTRAINED, Columns
 from nos_tf.search.database import differences
@@ -239,7 +240,7 @@ class Table:
             raise RunError(f'{self.path} was made for another task: {differing}')
         return {**identity, 'Table': self._table.fingerprint}
 
-    def start(self, child: Child, iterations: int) -> None:
+    def start(self, child: Child, vocabulary: Vocabulary) -> None:
         """Reads the table, whose task must be that of the child."""
         self.identity(child)
         self._ended: list[tuple[Job, Outcome]] = []

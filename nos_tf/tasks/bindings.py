@@ -14,6 +14,8 @@ def bindings_of(value: Any) -> dict[str, Any]:
     name, bindings = type(value).__name__, {}
     for field in dataclasses.fields(value):
         part = getattr(value, field.name)
+        if field.metadata.get('is_later') and part == field.default:
+            continue  # so that a run that began before there was such a field goes on
         if dataclasses.is_dataclass(part):
             bindings[f'{name}.{field.name}'] = f'@{type(part).__name__}()'
             bindings.update(bindings_of(part))

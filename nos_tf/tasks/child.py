@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.interpreter import State
 from nos_tf.tasks import machine
@@ -111,9 +112,9 @@ class Child:
             **machine.identity(),
         }
 
-    def trainer(self, iterations: int) -> 'Trainer':
-        """The procedure at work, for rules of at most so many iterations."""
-        return Trainer(self, iterations)
+    def trainer(self, vocabulary: Vocabulary | int) -> 'Trainer':
+        """Returns the procedure at work, for rules of a vocabulary, or of version 1 with at most so many iterations."""
+        return Trainer(self, Vocabulary(vocabulary) if isinstance(vocabulary, int) else vocabulary)
 
 
 def _checked_rungs(rungs: Sequence[tuple[float, int]], rates: int) -> tuple[tuple[float, int], ...]:
@@ -154,16 +155,16 @@ class Trainer:
 
     Args:
         child: the procedure.
-        iterations: the largest depth of the rules to come.
+        vocabulary: what the rules to come consist of.
 
     Raises:
         ValueError: the data do not fit the procedure.
         FileNotFoundError: the data are not there.
     """
 
-    def __init__(self, child: Child, iterations: int) -> None:
-        self.child = child
-        self.iterations = iterations
+    def __init__(self, child: Child, vocabulary: Vocabulary) -> None:
+        self.child, self.vocabulary = child, vocabulary
+        self.iterations = vocabulary.iterations
         images = child.images.load()
         self.classes, self.image_shape = images.classes, images.shape
         train = images.train.head(child.train_examples)
@@ -188,7 +189,7 @@ class Trainer:
         """The outcome of a rule, or of an equal program: its canonical form is what trains.
 
         Args:
-            rule: of at most `iterations` iterations.
+            rule: of the vocabulary.
             seed: another than the task's, to see how much luck there is in a reward.
 
         Raises:
@@ -197,7 +198,7 @@ class Trainer:
         start = time.perf_counter()
         seed = self.child.seed if seed is None else seed
         try:
-            reward, rate, accuracies = self._outcome(rule.canonical().padded_ids(self.iterations), seed, self.data)
+            reward, rate, accuracies = self._outcome(self.vocabulary.ids_of(rule), seed, self.data)
         except tf.errors.ResourceExhaustedError as error:
             batch = f'a batch of {self.child.batch_size} images of {"x".join(map(str, self.image_shape))}'
             raise MemoryError(f'out of memory: {batch} on {self.child.network} needs more than there is') from error
@@ -227,7 +228,7 @@ class Trainer:
         child = self.child
         order = self._order(seed)
         weights = child.network.initial_weights(self.image_shape, self.classes, seed)
-        start = (interpreter.initial_state(weights), child.network.initial_statistics())
+        start = (interpreter.initial_state(weights, self.vocabulary), child.network.initial_statistics())
         rates = tf.constant(child.learning_rates, tf.float32)
         sweep_steps, all_steps = (epochs * self.steps_per_epoch for epochs in (child.sweep_epochs, child.epochs))
 
@@ -278,6 +279,8 @@ class Trainer:
                 run.rate,
                 seed=run.seed,
                 constants=self.child.constants,
+                vocabulary=self.vocabulary,
+                total_steps=self.child.epochs * self.steps_per_epoch,
             )
             return state, statistics, total + loss
 

@@ -57,7 +57,10 @@ class RecipeTrainer:
         """
         key = (contender, seed)
         if key not in self._models:
-            self._models = {key: _Model(self.recipe, Contender(contender), seed, self._shape, self._classes)}
+            network = self.recipe.network.model(self._shape, self._classes, seed)
+            steps = self.recipe.epochs * (len(self._train[1]) // self.recipe.batch_size)
+            optimizer = Contender(contender).optimizer(1.0, seed, steps)
+            self._models = {key: _Model(self.recipe, network, optimizer, seed)}
         model = self._models[key]
         path = self.checkpoint(contender, rate, seed)
         trained = model.begin(rate, path)
@@ -91,10 +94,8 @@ class RecipeTrainer:
 class _Model:
     """A model with its optimizer and what trains them, traced once."""
 
-    def __init__(self, recipe: Recipe, contender: Contender, seed: int, shape: tuple[int, int, int], classes: int):
-        self._recipe, self._seed = recipe, seed
-        self._model = recipe.network.model(shape, classes, seed)
-        self._optimizer = contender.optimizer(1.0, seed)
+    def __init__(self, recipe: Recipe, network: keras.Model, optimizer: keras.optimizers.Optimizer, seed: int) -> None:
+        self._recipe, self._model, self._optimizer, self._seed = recipe, network, optimizer, seed
         self._optimizer.build(self._model.trainable_variables)
         self._variables = [*self._model.variables, *self._optimizer.variables]
         self._start = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self._variables]

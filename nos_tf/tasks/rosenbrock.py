@@ -72,7 +72,7 @@ def walk(contender: str, rates: Sequence[float], steps: int, start: tuple[float,
     """
     check_backend('a walk')
     place = keras.Variable(start, dtype='float64')
-    optimizer = suited(contender).optimizer(1.0, seed=0)
+    optimizer = suited(contender).optimizer(1.0, seed=0, total_steps=steps)
     optimizer.build([place])
     variables = [place, *optimizer.variables]
     beginning = [keras.ops.convert_to_numpy(variable) for variable in variables]

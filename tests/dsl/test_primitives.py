@@ -28,8 +28,18 @@ from nos_tf.dsl.rule import MAX_ITERATIONS
 INPUTS = Inputs(
     g=np.array([2.0, -0.5]),
     w=np.array([3.0, -4.0]),
-    averages={'m': np.array([0.5, -0.25]), 'v': np.array([4.0, 0.25]), 'gamma': np.array([8.0, -0.125])},
+    averages={
+        'm': np.array([0.5, -0.25]),
+        'v': np.array([4.0, 0.25]),
+        'gamma': np.array([8.0, -0.125]),
+        'm99': np.array([0.25, 1.0]),
+        'v99': np.array([1.0, 4.0]),
+        'v95': np.array([0.25, 1.0]),
+    },
     draw=Draws(normal=np.array([1.0, -2.0])),
+    before={'m99': np.array([0.125, -1.0])},
+    step=2.0,
+    progress=0.375,
 )
 
 OPERAND_VALUES = {
@@ -49,6 +59,17 @@ OPERAND_VALUES = {
     '1e-1*w': [0.3, -0.4],
     'adam': [0.24999999875, -0.49999999],
     'rmsprop': [0.999999995, -0.99999998],
+    'm99': [0.25, 1.0],
+    'm99_before': [0.125, -1.0],
+    'adam99': [0.499999995, -0.124999999375],
+    'rmsprop99': [1.99999998, -0.24999999875],
+    'adam95': [0.99999998, -0.2499999975],
+    'rmsprop95': [3.99999992, -0.499999995],
+    # u = .468, .48528, .5018688...: u_3 M / (1 - u_1 u_2 u_3) + (1 - u_2) g / (1 - u_1 u_2), M = (1 - .81) m
+    'm_nesterov': [1.385748672149556, -0.35988989287610684],
+    'linear': [0.625, 0.625],
+    'cosine': [0.6913417161825449, 0.6913417161825449],
+    'restart': [0.5, 0.5],
 }
 
 X = [-2.0, 0.0, 3e-5, 0.7]
@@ -146,10 +167,13 @@ def test_binary_by_hand(row):
 def test_what_each_row_says_about_itself():
     assert {row.token: row.slots for row in OPERANDS if row.slots} == {
         'm': ('m',), 'v': ('v',), 'gamma': ('gamma',), 'sign(m)': ('m',), 'adam': ('m', 'v'), 'rmsprop': ('v',),
+        'm99': ('m99',), 'm99_before': ('m99',), 'adam99': ('m', 'v99'), 'rmsprop99': ('v99',), 'adam95': ('m', 'v95'),
+        'rmsprop95': ('v95',), 'm_nesterov': ('m',),
     }  # fmt: skip
     assert [row.token for row in OPERANDS if not row.reads_gradient] == [
-        '1', 'noise', '1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w',
+        '1', 'noise', '1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w', 'linear', 'cosine', 'restart',
     ]  # fmt: skip
+    assert [row.token for row in OPERANDS if row.reads_progress] == ['linear', 'cosine', 'restart']
     assert [row.token for row in OPERANDS if row.is_random] == ['noise']
     assert [row.token for row in UNARIES if row.is_random] == ['drop(0.1)', 'drop(0.3)', 'drop(0.5)']
     assert [row.token for row in OPERANDS if row.reads_weights] == ['1e-4*w', '1e-3*w', '1e-2*w', '1e-1*w']
@@ -178,8 +202,10 @@ def test_each_row_names_the_constants_and_the_averages_that_it_reads(row):
             asked.add(slot)
             return super().__getitem__(slot)
 
-    averages = Averages(INPUTS.averages)
-    inputs = dataclasses.replace(INPUTS, averages=averages, constants=constants, draw=Draws(x, np.array([0.2, 0.8])))
+    averages, before = Averages(INPUTS.averages), Averages(INPUTS.before)
+    inputs = dataclasses.replace(
+        INPUTS, averages=averages, before=before, constants=constants, draw=Draws(x, np.array([0.2, 0.8]))
+    )
     row.compute(NUMPY, inputs, *(arguments * [x]))
     assert constants.__dict__['read'] == set(row.constants)
     assert asked == set(row.slots)
