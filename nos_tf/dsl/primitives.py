@@ -391,6 +391,10 @@ UNARIES: tuple[Primitive, ...] = (
         meaning='sign(x): -1, 0 or 1; 0 for denormals, NaN for NaN', of_leaf={'g': 'sign(g)', 'm': 'sign(m)'},
         degrees=(0,),
     ),
+    _function(
+        11, 'sqrt', lambda xp, i, x: xp.sqrt(xp.abs(x)), latex=r'\sqrt{|%s|}', symbol=r'\sqrt{|\cdot|}', version=2,
+        meaning='sqrt(x): the root of |x|', is_even=True, degrees=(0.5,),
+    ),
 )  # fmt: skip
 
 LINEAR: dict[str, Any] = {'is_homogeneous': True, 'is_linear': True}
