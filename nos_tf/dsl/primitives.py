@@ -395,6 +395,9 @@ UNARIES: tuple[Primitive, ...] = (
         11, 'sqrt', lambda xp, i, x: xp.sqrt(xp.abs(x)), latex=r'\sqrt{|%s|}', symbol=r'\sqrt{|\cdot|}', version=2,
         meaning='sqrt(x): the root of |x|', is_even=True, degrees=(0.5,),
     ),
+    _function(
+        12, 'abs', lambda xp, i, x: xp.abs(x), latex='|%s|', symbol=r'|\cdot|', version=2, is_even=True, degrees=(1,)
+    ),
 )  # fmt: skip
 
 LINEAR: dict[str, Any] = {'is_homogeneous': True, 'is_linear': True}
