@@ -398,6 +398,10 @@ UNARIES: tuple[Primitive, ...] = (
     _function(
         12, 'abs', lambda xp, i, x: xp.abs(x), latex='|%s|', symbol=r'|\cdot|', version=2, is_even=True, degrees=(1,)
     ),
+    _function(
+        13, 'square', lambda xp, i, x: x * x, latex='(%s)^2', symbol=r'(\cdot)^2', version=2, is_even=True,
+        of_leaf={'g': 'g^2'}, degrees=(2,),
+    ),
 )  # fmt: skip
 
 LINEAR: dict[str, Any] = {'is_homogeneous': True, 'is_linear': True}
