@@ -97,6 +97,7 @@ BINARY_VALUES = {
     '*': [6.0, 0.0],
     '/': [1.4999999925, 5e7],
     'left': [3.0, 0.5],
+    'max': [3.0, 0.5],
 }
 
 
@@ -228,7 +229,7 @@ def test_the_formula_for_the_exponential_of_a_sign(decay):
 def test_commutative_means_that_the_order_is_free(row):
     x, y = np.array([3.0, -0.1]), np.array([0.7, 5.0])
     same = np.array_equal(row.compute(NUMPY, INPUTS, x, y), row.compute(NUMPY, INPUTS, y, x))
-    assert same == (row.token in ('+', '*'))
+    assert same == (row.token in ('+', '*', 'max', 'min'))
 
 
 def test_sign_at_the_edges():
