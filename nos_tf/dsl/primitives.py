@@ -421,6 +421,7 @@ BINARIES: tuple[Primitive, ...] = (
     Primitive(4, 'left', '%s%.0s', '%s%.0s', lambda xp, i, x, y: x),
     _of_two(5, 'max', lambda xp, i, x, y: xp.maximum(x, y), is_choice=True, is_homogeneous=True),
     _of_two(6, 'min', lambda xp, i, x, y: xp.minimum(x, y), is_choice=True, is_homogeneous=True),
+    _of_two(7, 'lerp', lambda xp, i, x, y: 0.9 * x + 0.1 * y, 'lerp(x, y): 0.9 x + 0.1 y', **LINEAR),
 )  # fmt: skip
 
 OPERAND, UNARY, BINARY = ({row.token: row for row in rows} for rows in (OPERANDS, UNARIES, BINARIES))
