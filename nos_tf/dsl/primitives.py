@@ -422,6 +422,10 @@ BINARIES: tuple[Primitive, ...] = (
     _of_two(5, 'max', lambda xp, i, x, y: xp.maximum(x, y), is_choice=True, is_homogeneous=True),
     _of_two(6, 'min', lambda xp, i, x, y: xp.minimum(x, y), is_choice=True, is_homogeneous=True),
     _of_two(7, 'lerp', lambda xp, i, x, y: 0.9 * x + 0.1 * y, 'lerp(x, y): 0.9 x + 0.1 y', **LINEAR),
+    _of_two(
+        8, 'agree', lambda xp, i, x, y: xp.where(x * y > 0.0, x, xp.zeros_like(x)),
+        'agree(x, y): x where x y is above 0, else 0', degrees=(1, 0),
+    ),  # Liang et al. 2024 (cautious optimizers)
 )  # fmt: skip
 
 OPERAND, UNARY, BINARY = ({row.token: row for row in rows} for rows in (OPERANDS, UNARIES, BINARIES))
