@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nos_tf import output
-from nos_tf.dsl.known import HAND_MADE, KNOWN_RULES, TABLE_1, read_learning_rates
+from nos_tf.dsl.known import HAND_MADE, KNOWN_RULES, TABLE_1, VERSION_2, read_learning_rates
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.export import FRAMEWORKS, export
 
@@ -26,7 +26,8 @@ EPILOG = """\
 Example: python -m nos_tf 'g * exp(sign(g) * sign(m))'
 
 Rules that are equal by canonical form are one program, bit for bit; rules that are equal by fingerprint have the same
-values on random probes, up to rounding. A rule that begins with -- is given after a -- of its own.
+values on random probes, up to rounding; rules of one direction are equal up to a factor.
+A rule that begins with -- is given after a -- of its own.
 """
 
 
@@ -101,6 +102,9 @@ def _describe(rule: UpdateRule) -> Iterator[tuple[str, str]]:
     yield 'reads gradient', 'yes' if rule.reads_gradient else 'no'
     yield 'canonical form', canonical.infix
     yield '', ' '.join(canonical.tokens)
+    direction, factor = rule.direction()
+    yield 'direction', f'{direction.infix}{"" if factor == 1 else f", {factor:g} times"}'
+    yield 'language', f'version {rule.version}'
     yield 'equals', ', '.join(_equals(rule)) or 'no known rule'
 
 
@@ -114,12 +118,15 @@ def _slot_bytes(rule: UpdateRule) -> int:
 
 def _equals(rule: UpdateRule) -> Iterator[str]:
     """The known rules that are the same, and how we know; the fingerprint of a stochastic rule knows no more."""
+    direction, factor = rule.direction()
     for name in KNOWN_RULES:
         known = UpdateRule.parse(name)
         if known.canonical() == rule.canonical():
             yield f'{name} (by canonical form)'
         elif known.fingerprint() == rule.fingerprint():
             yield f'{name} (by fingerprint)'
+        elif known.direction()[0] == direction:
+            yield f'{name} ({factor / known.direction()[1]:g} times, by direction)'
 
 
 def _known_rules() -> Table:
@@ -127,23 +134,26 @@ def _known_rules() -> Table:
     rates = {(row.task, row.rule): f'{row.learning_rate:g}' for row in read_learning_rates()}
     tasks = dict.fromkeys(task for task, _ in rates)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ('name', 'infix', 'slots'):
+    for column in ('name', 'infix', 'slots', 'language'):
         table.add_column(column, no_wrap=column != 'infix', overflow='fold')
     for task in tasks:
         table.add_column(task, justify='right', no_wrap=True)
     for known in KNOWN_RULES.values():
         rule = UpdateRule.parse(known.name)
-        table.add_row(known.name, rule.infix, _slots(rule), *(rates.get((task, known.name), '') for task in tasks))
+        version = str(rule.version)
+        table.add_row(
+            known.name, rule.infix, _slots(rule), version, *(rates.get((task, known.name), '') for task in tasks)
+        )
     return table
 
 
 def _notes() -> str:
     """What the columns of tasks say, and where the rules are from."""
-    hand_made = ', '.join(f'{known.name} ({known.source})' for known in HAND_MADE)
+    by_hand = ', '.join(f'{known.name} ({known.source})' for known in (*HAND_MADE, *VERSION_2))
     notes = (
         'The column of a task has the learning rate that most often won the sweep of a rule there, one sweep a seed; '
         'rewards and seeds are in nos_tf/dsl/learning_rates.csv, and benchmarks/known_rules.py makes another column.',
-        f'From {TABLE_1[0].source}, but for those made by hand: {hand_made}.',
+        f'From {TABLE_1[0].source}, but for: {by_hand}.',
     )
     return '\n' + '\n'.join(textwrap.fill(note, NOTE_WIDTH) for note in notes)
 

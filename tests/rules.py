@@ -11,24 +11,31 @@ UNARIES = (
     'drop(0.1)', 'drop(0.3)', 'drop(0.5)', 'sign',
 )  # fmt: skip
 BINARIES = ('+', '-', '*', '/', 'left')
+OPERANDS_2 = (
+    'm99', 'm99_before', 'adam99', 'rmsprop99', 'adam95', 'rmsprop95', 'm_nesterov', 'linear', 'cosine', 'restart',
+)  # fmt: skip
+UNARIES_2 = ('sqrt', 'abs', 'square')
+BINARIES_2 = ('max', 'min', 'lerp', 'agree')
 RANDOM = ('noise', 'drop(0.1)', 'drop(0.3)', 'drop(0.5)')
 
 
-def random_tokens(random, iterations, stochastic=True):
+def random_tokens(random, iterations, stochastic=True, version=1):
     """The tokens of one rule, each uniform among those that are legal; half of the later operands are temporaries."""
-    operands = [token for token in OPERANDS if stochastic or token not in RANDOM]
-    unaries = [token for token in UNARIES if stochastic or token not in RANDOM]
+    more = (OPERANDS_2, UNARIES_2, BINARIES_2) if version == 2 else ((), (), ())
+    operands = [token for token in (*OPERANDS, *more[0]) if stochastic or token not in RANDOM]
+    unaries = [token for token in (*UNARIES, *more[1]) if stochastic or token not in RANDOM]
+    binaries = [*BINARIES, *more[2]]
     tokens = []
     for k in range(iterations):
         for _ in range(2):
             bank = [f't{j}' for j in range(1, k + 1)] if k and random.random() < 0.5 else operands
             tokens.append(bank[random.integers(len(bank))])
         tokens += [unaries[random.integers(len(unaries))] for _ in range(2)]
-        tokens.append(BINARIES[random.integers(len(BINARIES))])
+        tokens.append(binaries[random.integers(len(binaries))])
     return tuple(tokens)
 
 
-def random_rules(count, seed, stochastic=True, deepest=3):
+def random_rules(count, seed, stochastic=True, deepest=3, version=1):
     """The tokens of `count` rules of one, two, ..., `deepest` iterations in turn."""
     random = np.random.default_rng(seed)
-    return [random_tokens(random, 1 + i % deepest, stochastic) for i in range(count)]
+    return [random_tokens(random, 1 + i % deepest, stochastic, version) for i in range(count)]

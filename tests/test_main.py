@@ -24,6 +24,8 @@ stochastic      no
 reads gradient  yes
 canonical form  g * exp(sign(g) * sign(m))
                 sign(g) sign(m) x x * g t1 x exp *
+direction       g * exp(sign(g) * sign(m))
+language        version 1
 equals          powersign (by canonical form)
 """.lstrip()
 
@@ -79,6 +81,8 @@ def test_a_stochastic_rule(capsys):
         'reads gradient': 'yes',
         'canonical form': 'g + drop(m, 0.3)',
         '': 'g m x drop(0.3) +',
+        'direction': 'g + drop(m, 0.3)',
+        'language': 'version 1',
         'equals': 'sgd_plus_drop30_momentum (by canonical form)',
     }
 
@@ -92,6 +96,12 @@ def test_a_rule_that_only_its_fingerprint_betrays(capsys):
     found = values(capsys, 'g * exp(sign(g * m))')
     assert found['canonical form'] == 'g * exp(sign(g * m))'
     assert found['equals'] == 'powersign (by fingerprint)'
+
+
+def test_a_rule_that_is_another_but_for_its_rate(capsys):
+    found = values(capsys, 'lerp(adam + adam, adam + adam)')
+    assert (found['direction'], found['language']) == ('adam, 2 times', 'version 2')
+    assert found['equals'] == 'adam (2 times, by direction)'
 
 
 def test_slots_are_those_of_the_canonical_form(capsys):
@@ -127,17 +137,17 @@ def test_a_long_rule_stays_on_one_line(capsys):
     found = values(capsys, rule)
     assert len(rule) > 200
     assert found['infix'] == rule
-    assert len(found) == 10
+    assert len(found) == 12
 
 
 def test_the_known_rules(capsys):
     table, notes = printed(capsys, '--list').split('\n\n')
     header, *rows = [line.rstrip() for line in table.splitlines()]
     tasks = list(dict.fromkeys(row.task for row in read_learning_rates()))
-    assert header.split() == ['name', 'infix', 'slots', *tasks]
+    assert header.split() == ['name', 'infix', 'slots', 'language', *tasks]
     assert [row.split()[0] for row in rows] == list(KNOWN_RULES)
-    assert len(rows) == 23
-    assert max(map(len, (header, *rows, *notes.splitlines()))) <= 120
+    assert len(rows) == 29
+    assert max(map(len, (header, *rows, *notes.splitlines()))) <= 130
     assert all(known.source in ' '.join(notes.split()) for known in KNOWN_RULES.values())
 
 
@@ -146,8 +156,8 @@ def test_the_known_rules_with_what_was_found_for_tasks(capsys, monkeypatch):
     rates = [LearningRate(task, rule, rate, 0.5, 0.1, 3) for task, rule, rate in found]
     monkeypatch.setattr('nos_tf.__main__.read_learning_rates', lambda: rates)
     header, *rows = printed(capsys, '--list').split('\n\n')[0].splitlines()
-    assert header.split() == ['name', 'infix', 'slots', 'digits', 'cifar10', 'fashion_mnist']
-    assert max(map(len, (header, *rows))) <= 120
+    assert header.split() == ['name', 'infix', 'slots', 'language', 'digits', 'cifar10', 'fashion_mnist']
+    assert max(map(len, (header, *rows))) <= 130
     ends = [header.index(task) + len(task) for task in ('digits', 'cifar10', 'fashion_mnist')]
     cells = {row.split()[0]: [row[end - 6 : end].strip() for end in ends] for row in rows}
     assert cells.pop('sgd') == ['0.1', '', '10']

@@ -54,7 +54,17 @@ TABLE_1: tuple[KnownRule, ...] = tuple(
     )
 )
 
-KNOWN_RULES: dict[str, KnownRule] = {rule.name: rule for rule in (*HAND_MADE, *TABLE_1)}
+VERSION_2: tuple[KnownRule, ...] = (
+    KnownRule('lion', 'sign(lerp(m99_before, g))', 'Chen et al. 2023'),
+    KnownRule('nadam', 'm_nesterov / sqrt(v)', 'Dozat 2016, with the momentum of Keras'),
+    KnownRule('cautious_adam', 'agree(adam, g)', 'Liang et al. 2024, without their rescaling by the mean of the mask'),
+    KnownRule('cautious_lion', 'agree(sign(lerp(m99_before, g)), g)', 'Liang et al. 2024, without their rescaling'),
+    KnownRule('grams', 'abs(adam) * sign(g)', 'Cao et al. 2024'),
+    KnownRule('sign_sum', 'sign(g) + sign(m)', 'found by the quickstart of this package'),
+)
+"""Rules of version 2 of the language, but for the last, which is of version 1 and has its name since then."""
+
+KNOWN_RULES: dict[str, KnownRule] = {rule.name: rule for rule in (*HAND_MADE, *TABLE_1, *VERSION_2)}
 
 
 class LearningRate(NamedTuple):

@@ -45,10 +45,21 @@ SAME_PROGRAM = [
     ('g m x x * g m x x * t1 t2 exp log +', 'g m x x * t1 t1 exp log +'),
     ('m g x x * g m x x * t2 t1 exp log +', 'g m x x * t1 t1 exp log +'),
     ('noise * g', 'g * noise'),
+    ('sqrt(-m)', 'sqrt(m)'),
+    ('abs(-m)', 'abs(m)'),
+    ('square(-v)', 'square(v)'),
+    ('square(g)', 'g^2'),
+    ('max(g, m)', 'max(m, g)'),
+    ('min(g, g)', 'g'),
+    ('agree(-(-g), m)', 'agree(g, m)'),
 ]
 
 OTHER_PROGRAM = [
     ('g - m', 'm - g'),
+    ('lerp(g, m)', 'lerp(m, g)'),
+    ('agree(g, m)', 'agree(m, g)'),
+    ('square(m)', 'm * m'),
+    ('max(g, m)', 'min(g, m)'),
     ('g / m', 'm / g'),
     ('g / m', '-g / m'),
     ('-g * m', 'g * m'),
@@ -254,7 +265,8 @@ def test_probes_meet_either_side_of_every_limit(token, limit):
 def test_probes_are_finite_and_of_a_training():
     """No gradient is larger than the average of its square allows, and there is none where that is zero."""
     inputs = _all_probes(RuleConstants())
-    g, w, m, v, gamma = inputs.g, inputs.w, *inputs.averages.values()
+    g, w = inputs.g, inputs.w
+    m, v, gamma = (inputs.averages[slot] for slot in ('m', 'v', 'gamma'))
     assert np.isfinite([g, w, m, v, gamma]).all() and (v >= 0).all()
     assert (evaluate(Leaf('rmsprop'), inputs)[256:] ** 2 <= 1000 * (1 + 1e-9)).all()
     never = v == 0

@@ -14,12 +14,13 @@ REFUSALS = {
     r'\expp(g)': r"; did you mean 'exp'\?$",
     'Adamm': r"; did you mean 'adam'\?$",
     'g / (m + epsilom)': r"; did you mean 'epsilon'\?$",
-    'sqrt(v)': 'or the name of a known rule$',
+    'tanh(v)': 'or the name of a known rule$',
+    'sqr(v)': r"; did you mean 'sqrt'\?$",
     'q': 'or the name of a known rule$',
     'g * ': 'or the name of a known rule$',
     'g g x exq +': r"token 4 .* is 'exq': choose from .*; did you mean 'exp'\?$",
     'g g x clip(1e-6) +': r"token 4 .*; did you mean 'clip\(1e-\d\)'\?$",
-    'g g x x %': r"token 5 .* is '%': choose from \+, -, \*, /, left$",
+    'g g x x %': r"token 5 .* is '%': choose from \+, -, \*, /, left, max, min, lerp, agree$",
     'momentum * exp(v)': r"at character 1 \('m'\): 'momentum' is the name of a rule, which stands alone: "
     'in an expression write m$',
     'adam * PowerSign': r"at character 8 \('P'\): 'PowerSign' is .*: in an expression write "
@@ -46,4 +47,4 @@ def test_what_to_write_for_a_name_is_its_rule(name):
 def test_two_letters_resemble_too_much():
     assert did_you_mean('gm', ['g', 'm']) == ''
     assert did_you_mean('', ['g']) == ''
-    assert about_name('lion') == about_name('') == ''
+    assert about_name('tiger') == about_name('') == ''

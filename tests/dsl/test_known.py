@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from nos_tf.dsl.known import HAND_MADE, KNOWN_RULES, TABLE_1, LearningRate, read_learning_rates
+from nos_tf.dsl.known import HAND_MADE, KNOWN_RULES, TABLE_1, VERSION_2, LearningRate, read_learning_rates
 from nos_tf.dsl.rule import UpdateRule
 
 PRINTED = {
@@ -38,6 +38,11 @@ TOKENS = {
     'powersign_plus_clip': 'sign(g) sign(m) x x * t1 g exp clip(1e-4) + t2 g x x *',
     'drop10_momentum_over_exp_g2': 'm g^2 drop(0.1) exp /',
     'drop30_momentum_exp_w': 'm 1e-3*w drop(0.3) exp *',
+    'lion': 'm99_before g x x lerp t1 t1 sign x left',
+    'nadam': 'm_nesterov v x sqrt /',
+    'cautious_adam': 'adam g x x agree',
+    'grams': 'adam sign(g) abs x *',
+    'sign_sum': 'sign(g) sign(m) x x +',
 }
 
 
@@ -56,10 +61,10 @@ def test_tokens_by_hand(name):
 
 
 def test_names_are_one_to_one():
-    assert list(KNOWN_RULES) == [rule.name for rule in (*HAND_MADE, *TABLE_1)]
+    assert list(KNOWN_RULES) == [rule.name for rule in (*HAND_MADE, *TABLE_1, *VERSION_2)]
     assert all(re.fullmatch('[a-z][a-z0-9_]*', name) for name in KNOWN_RULES)
     assert all(rule.source for rule in KNOWN_RULES.values())
-    assert len({UpdateRule.parse(name).canonical() for name in KNOWN_RULES}) == len(KNOWN_RULES) == 23
+    assert len({UpdateRule.parse(name).canonical() for name in KNOWN_RULES}) == len(KNOWN_RULES) == 29
 
 
 def test_every_rule_of_the_paper_is_short():
@@ -89,7 +94,7 @@ def test_learning_rates_are_read(tmp_path):
 def test_learning_rates_on_file():
     rows = read_learning_rates()
     assert len({(row.task, row.rule) for row in rows}) == len(rows)
-    assert [row.rule for row in rows if row.task == 'digits'] == list(KNOWN_RULES)
+    assert [row.rule for row in rows if row.task == 'digits'] == [known.name for known in (*HAND_MADE, *TABLE_1)]
     for row in rows:
         assert row.rule in KNOWN_RULES
         assert row.learning_rate in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10)  # Section 4.2

@@ -107,7 +107,17 @@ def test_a_space_is_a_value():
             {'operands': ('g', 'lion', 't1')},
             r"^SearchSpace\.operands has 'lion', 't1': choose from g, g\^2, .*rmsprop$",
         ),
-        ({'unaries': ('x', 'sqrt')}, r"^SearchSpace\.unaries has 'sqrt': choose from x, -x, .*sign$"),
+        ({'unaries': ('x', 'tanh')}, r"^SearchSpace\.unaries has 'tanh': choose from x, -x, .*sign$"),
+        (
+            {'unaries': ('x', 'sqrt')},
+            r"^SearchSpace\.unaries has 'sqrt', of a later version of the language: add SearchSpace\.language = 2$",
+        ),
+        (
+            {'operands': ('g', 'linear', 'lion')},
+            r"^SearchSpace\.operands has 'linear', 'lion': choose from g, .*rmsprop$",
+        ),
+        ({'language': 3}, r'^SearchSpace\.language = 3: must be 1 or 2$'),
+        ({'language': True}, r'^SearchSpace\.language = True: must be 1 or 2$'),
         ({'binaries': ('**',)}, r"^SearchSpace\.binaries has '\*\*': choose from \+, -, \*, /, left$"),
         ({'operands': 'g m'}, r"^SearchSpace\.operands has 'g m'"),
         ({'operands': ()}, r'^SearchSpace\.operands has nothing: choose from'),

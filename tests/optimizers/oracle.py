@@ -9,6 +9,7 @@ import numpy as np
 from tests.rules import OPERANDS, UNARIES
 
 BETAS = {'m': 0.9, 'v': 0.999, 'gamma': 0.999}
+LATER = {'m99': (1, 0.99), 'v99': (2, 0.99), 'v95': (2, 0.95)}  # power and decay of the averages of version 2
 EPSILON = 1e-8
 NOISE_STDDEV = 0.01
 
@@ -31,8 +32,17 @@ def clip(x, limit):
 def operand_value(token, leaves, epsilon=EPSILON, noise_stddev=NOISE_STDDEV):
     """The value of an operand, given g, w, the corrected averages and (for noise) standard normal numbers."""
     g, w = leaves['g'], leaves['w']
-    if token in ('g', 'm', 'v', 'gamma'):
+    if token in ('g', 'm', 'v', 'gamma', 'm99', 'm99_before'):
         return leaves[token]
+    if token in ('adam99', 'rmsprop99', 'adam95', 'rmsprop95'):
+        above, below = leaves['m' if token[0] == 'a' else 'g'], leaves[f'v{token[-2:]}']
+        return above / (below**0.5 + epsilon)
+    if token == 'm_nesterov':
+        return nesterov(leaves)
+    if token in ('linear', 'cosine', 'restart'):
+        done = leaves['progress']
+        angle = {'linear': 0, 'cosine': np.pi * done, 'restart': np.pi * ((4 * done) % 1)}[token]
+        return np.full_like(g, 1 - done if token == 'linear' else (1 + np.cos(angle)) / 2)
     if token == 'g^2':
         return g * g
     if token == 'g^3':
@@ -47,6 +57,15 @@ def operand_value(token, leaves, epsilon=EPSILON, noise_stddev=NOISE_STDDEV):
         return {'1e-4': 0.0001, '1e-3': 0.001, '1e-2': 0.01, '1e-1': 0.1}[token[:4]] * w
     numerator = {'adam': 'm', 'rmsprop': 'g'}[token]
     return leaves[numerator] / (leaves['v'] ** 0.5 + epsilon)
+
+
+def nesterov(leaves):
+    """Nadam's numerator, as Keras has it: the momentum of step i is u_i, and products are multiplied out."""
+    step, beta = round(float(np.ravel(leaves['step'])[0])), leaves['beta_1']
+    u = [beta * (1 - 0.5 * 0.96**i) for i in range(1, step + 2)]
+    until_now = np.prod(u[:-1])
+    m = leaves['m'] * (1 - beta**step)
+    return u[-1] * m / (1 - until_now * u[-1]) + (1 - u[-2]) * leaves['g'] / (1 - until_now)
 
 
 def unary_value(token, x, keep=None, epsilon=EPSILON):
@@ -65,6 +84,9 @@ def unary_value(token, x, keep=None, epsilon=EPSILON):
         return clip(x, {'clip(1e-5)': 0.00001, 'clip(1e-4)': 0.0001, 'clip(1e-3)': 0.001}[token])
     if token.startswith('drop'):
         return np.array([value if kept else 0.0 for value, kept in zip(x, keep, strict=True)])
+    if token in ('sqrt', 'abs', 'square'):
+        size = np.maximum(x, 0.0 - x)
+        return {'sqrt': size**0.5, 'abs': size, 'square': size**2}[token]
     assert token == 'sign', token
     return sign(x)
 
@@ -79,6 +101,14 @@ def binary_value(token, x, y, epsilon=EPSILON):
         return x * y
     if token == '/':
         return x / (y + epsilon)
+    if token in ('max', 'min'):
+        larger = x > y
+        first = larger if token == 'max' else ~larger
+        return np.where(np.isnan(x) | np.isnan(y), np.nan, np.where(first, x, y))
+    if token == 'lerp':
+        return 0.9 * x + 0.1 * y
+    if token == 'agree':
+        return np.where(x * y > 0, x, 0.0)
     assert token == 'left', token
     return x
 
@@ -128,7 +158,7 @@ def draws(seed, size):
 
 def train(
     tokens, weights, gradients, learning_rate, *,
-    betas=BETAS, epsilon=EPSILON, noise_stddev=NOISE_STDDEV, keep=None, normal=None, nudge=None,
+    betas=BETAS, epsilon=EPSILON, noise_stddev=NOISE_STDDEV, keep=None, normal=None, nudge=None, total_steps=None,
 ):  # fmt: skip
     """The weights [P] after each update by gradients [steps, P].
 
@@ -136,12 +166,14 @@ def train(
     weights at the start and the averages at each use: what rounding might do, enlarged.
     """
     nudge = np.ones_like(weights) if nudge is None else nudge
-    w, sums = weights * nudge, {name: np.zeros_like(weights) for name in betas}
+    averages = {name: (power, beta) for power, (name, beta) in enumerate(betas.items(), start=1)} | LATER
+    w, sums = weights * nudge, {name: np.zeros_like(weights) for name in averages}
     trajectory = []
     with np.errstate(all='ignore'):
         for step, g in enumerate(gradients, start=1):
-            leaves = {'g': g, 'w': w, 'normal': normal(step) if normal else None}
-            for power, (name, beta) in enumerate(betas.items(), start=1):
+            leaves = {'g': g, 'w': w, 'normal': normal(step) if normal else None, 'step': step, 'beta_1': betas['m']}
+            leaves |= {'m99_before': sums['m99'], 'progress': min(1, (step - 1) / (total_steps or len(gradients)))}
+            for name, (power, beta) in averages.items():
                 sums[name] = beta * sums[name] + (1 - beta) * g**power
                 leaves[name] = sums[name] / (1 - beta**step) * nudge
             masks = (lambda operand, unary, step=step: keep(step, operand, unary)) if keep else None

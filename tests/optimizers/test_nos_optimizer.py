@@ -101,17 +101,17 @@ def test_a_rule_is_text_or_a_rule():
     assert NOSOptimizer('g * m').rule == NOSOptimizer('g m x x *').rule == rule
     with pytest.raises(TypeError, match='from a string, not from 3'):
         NOSOptimizer(3)
-    with pytest.raises(ValueError, match=r"character 1 \('l'\)"):
-        NOSOptimizer('lion')
+    with pytest.raises(ValueError, match=r"character 1 \('t'\)"):
+        NOSOptimizer('tiger')
 
 
 @pytest.mark.parametrize(
     ('rule', 'error', 'message'),
     [
         (
-            'g * lion',
+            'g * tiger',
             ValueError,
-            r"at character 5 \('l'\): expected an operand \(g, g\^2, .*rmsprop\), a function \(exp, ",
+            r"at character 5 \('t'\): expected an operand \(g, g\^2, .*restart\), a function \(exp, ",
         ),
         ('g m x x', ValueError, r'^4 tokens \(g m x x\): a rule has 5 for each iteration'),
         ('g m x x * t3 g x x +', ValueError, r"^token 6 \(iteration 2\) is 't3': choose from g, g\^2, .*, t1$"),

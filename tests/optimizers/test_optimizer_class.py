@@ -57,7 +57,7 @@ def test_class_walks_as_its_rule():
         ('g', 'two words', "'two words' is no name of a class"),
         ('g', '1st', "'1st' is no name"),
         ('g', '', "'' is no name"),
-        ('lion', 'Lion', r"character 1 \('l'\)"),
+        ('tiger', 'Tiger', r"character 1 \('t'\)"),
     ],
 )
 def test_refuses_classes(rule, name, message):
