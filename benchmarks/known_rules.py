@@ -26,6 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / 'launch'))  # for comm
 import commandline
 from nos_tf import Search, UpdateRule
 from nos_tf.dsl.known import KNOWN_RULES, LEARNING_RATES_FILE, LearningRate, read_learning_rates
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search.files import write_whole
 from nos_tf.search.rescore import Score, rescore
 from nos_tf.search.session import Session
@@ -41,7 +42,7 @@ def score_rules(search: Search, names: list[str], seeds: int, run_dir: Path) -> 
         run_dir,
         child=search.child,
         evaluator=search.evaluator,
-        iterations=max(UpdateRule.parse(name).iterations for name in KNOWN_RULES),
+        vocabulary=Vocabulary.of(None, map(UpdateRule.parse, names)),
         identity=search.child.identity(),
         task='known rules',
         children=total,

@@ -36,6 +36,7 @@ from nos_tf import Search, SearchSpace, UpdateRule
 from nos_tf.controller.learners import RandomSearch
 from nos_tf.dsl.known import KNOWN_RULES, TABLE_1
 from nos_tf.dsl.screening import why_untrainable
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.tasks.child import Outcome
 from nos_tf.tasks.machine import use_one_cpu_thread
 
@@ -150,14 +151,14 @@ def main() -> None:
     many = [*known, *drawn[: arguments.random]] if {'racing', 'rejection'} & {*arguments.parts} else []
     rules = list(dict.fromkeys((*some, *many)))
 
-    depth = max(rule.iterations for rule in rules)
+    vocabulary = Vocabulary.of(None, rules)
     task = variant(search.child)
     rungs = ' '.join(f'{share:g}:{rates}' for share, rates in arguments.rungs)
     contenders: dict[str, Contender] = {
-        FULL: Ours(task, depth),
-        OTHER_SEED: Ours(variant(task, seed=task.seed + 1), depth),
-        BFLOAT16: Ours(variant(task, bfloat16=True), depth),
-        rungs: Ours(variant(task, rungs=arguments.rungs), depth),
+        FULL: Ours(task, vocabulary),
+        OTHER_SEED: Ours(variant(task, seed=task.seed + 1), vocabulary),
+        BFLOAT16: Ours(variant(task, bfloat16=True), vocabulary),
+        rungs: Ours(variant(task, rungs=arguments.rungs), vocabulary),
     }
     wanted = {FULL: rules, OTHER_SEED: some, BFLOAT16: some, rungs: many if 'racing' in arguments.parts else []}
     rows = [[Training(name, rule) for name in contenders if rule in wanted[name]] for rule in rules]

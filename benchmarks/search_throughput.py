@@ -39,6 +39,7 @@ from trainings import Contender, Ours, Train, Training, Trainings, argument_pars
 
 from nos_tf import NOSOptimizer, Search, UpdateRule
 from nos_tf.dsl.screening import why_untrainable
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.tasks.child import Child, Outcome
 from nos_tf.tasks.images import Images
 from nos_tf.tasks.machine import use_one_cpu_thread
@@ -193,14 +194,14 @@ def main() -> None:
     search = commandline.configure(arguments, Search)
     use_one_cpu_thread()
     child = variant(search.child)
-    depth = search.space.iterations
+    vocabulary = Vocabulary.of(search.space)
     all_on = variant(search.child, bfloat16=True, rungs=arguments.rungs, continue_sweep=True)
     contenders: dict[str, Contender] = {
         'a': Literal(child, jit_compile=False),
         'a jit': Literal(child, jit_compile=True),
-        'b': Ours(variant(child, continue_sweep=False), depth),
-        'c': Ours(variant(child, continue_sweep=True), depth),
-        'd': Ours(all_on, depth),
+        'b': Ours(variant(child, continue_sweep=False), vocabulary),
+        'c': Ours(variant(child, continue_sweep=True), vocabulary),
+        'd': Ours(all_on, vocabulary),
     }
     trainings = Trainings(arguments.run_dir, {**child.identity(), 'd': all_on.identity()})
     rules = sample(search, arguments.rules)

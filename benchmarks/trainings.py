@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from nos_tf import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError
 from nos_tf.search.evaluators import ProcessPool
 from nos_tf.search.faults import explained
@@ -48,15 +49,15 @@ class Ours:
 
     Args:
         child: the procedure.
-        iterations: the largest depth of the rules to come.
+        vocabulary: what the rules to come consist of.
     """
 
     child: Child
-    iterations: int
+    vocabulary: Vocabulary
 
     def start(self) -> Train:
         """Builds the trainer."""
-        return self.child.trainer(self.iterations).train
+        return self.child.trainer(self.vocabulary).train
 
 
 def variant(child: Child, *, bfloat16: bool = False, rungs: Sequence[tuple[float, int]] = (), **changes: Any) -> Child:

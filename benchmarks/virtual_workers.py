@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search.jobs import Job
 from nos_tf.search.table import RewardTable, Table
 from nos_tf.tasks.child import Child, Outcome
@@ -128,9 +129,9 @@ class VirtualWorkers:
         """That of the table: when an outcome comes does not change it."""
         return self._table.identity(child)
 
-    def start(self, child: Child, iterations: int) -> None:
+    def start(self, child: Child, vocabulary: Vocabulary) -> None:
         """Reads the table; the clock begins."""
-        self._table.start(child, iterations)
+        self._table.start(child, vocabulary)
         self._left = self._clock()
 
     def submit(self, job: Job) -> None:

@@ -52,7 +52,7 @@ def explained() -> Iterator[None]:
         raise
     except Exception as error:
         raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if not ('keras' in str(raised_in) and raised_in.stem in KERAS_READS):
+        if not ('keras' in raised_in.parts and raised_in.stem in KERAS_READS):
             raise
         path = Path(os.environ.get('KERAS_HOME') or Path.home() / '.keras', 'keras.json')
         reason = str(error) or type(error).__name__

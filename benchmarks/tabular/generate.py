@@ -32,6 +32,7 @@ from nos_tf import Search, UpdateRule, output
 from nos_tf.dsl.classes import Classes, draw_deeper, draw_merged, find_classes, program_of
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError
 from nos_tf.search.columns import Columns, accuracies
 from nos_tf.search.evaluators import ProcessPool
@@ -75,7 +76,7 @@ class Trainings:
             self._iterations = iterations
             self._held.close()
             self._pool = self._held.enter_context(closing(ProcessPool(self._workers)))
-            self._pool.start(self._child, iterations)
+            self._pool.start(self._child, Vocabulary(iterations))
         if missing:
             self._train(phase, iter(missing))
         return [outcome for job in jobs if (outcome := self._store.outcome(*job))]

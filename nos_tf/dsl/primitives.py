@@ -1,8 +1,8 @@
 r"""The primitives of the language (Section 4.1), a row each: all that this package knows of a primitive is in its row.
 
 The formula of a row, `compute`, is written once and runs on any arithmetic: on NumPy, here; on tensors of any backend
-of Keras, in `optimizers/semantics.py`; and on text, which is how `optimizers/export.py` prints source code. To add a
-primitive is to add a row, under an id that no row has had before, and its tests.
+of Keras, in `optimizers/semantics.py`; and on pieces of source code, in `optimizers/source.py`, which prints it. To add
+a primitive is to add a row, under an id that no row has had before, and its tests.
 """
 
 import math
@@ -75,7 +75,8 @@ class RuleConstants:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             below = 1.0 if name.startswith('beta') else math.inf
-            if not isinstance(value, int | float | np.number) or not 0 <= value < below:
+            is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < below:
                 raise ValueError(f'{name} = {value!r}: must be a number in [0, {below:g})')
             object.__setattr__(self, name, float(value))
 
@@ -146,9 +147,10 @@ class Primitive:
         reads_weights: whether it reads the weights.
         reads_progress: whether it reads how much of the training is done, and so needs a number of steps.
         is_random: whether it draws random numbers.
-        gives_sign: whether its value is -1, 0 or 1 whatever it is applied to.
-        keeps_sign: whether its value is one if its arguments are.
-        of_sign: a faster formula, where the argument is such a value and `evaluate` is told to use it.
+        gives_sign: whether its value is a sign, which is -1, 0 or 1, whatever it is applied to: `sign`.
+        keeps_sign: whether its value is a sign if its arguments are: the product, the minus.
+        of_sign: a faster formula where the argument is a sign, not bit for bit the same; NOSOptimizer takes it
+            (`evaluate(of_signs=True)`), the interpreter, to which rules come as ids, does not.
         of_leaf: the operand that it is of another operand, by the token of that.
         is_even: whether it is the same of x and of -x, bit for bit.
         is_choice: whether it is one of its two arguments, in whatever order they are.
@@ -459,3 +461,11 @@ def draw_node(operand: int, unary: int) -> int:
         unary: the id of the function, below 4,096.
     """
     return 1 + 11 * operand + unary if unary < 11 else 2**16 + 2**12 * operand + unary
+
+
+def leaf_node(operand: int) -> int:
+    """Returns the node at which a random operand draws: 0 for `noise`, the only one of version 1.
+
+    Others have the node of a function that draws nothing: the identity, of id 0.
+    """
+    return 0 if operand == OPERAND['noise'].id else draw_node(operand, 0)

@@ -35,7 +35,7 @@ _SYMBOLS = {'**': '^', '\\cdot': '*', '\\times': '*', '·': '*', '×': '*', '−
 _CLOSING = {'(': ')', '[': ']', '{': '}'}
 
 _OPERANDS = {name: row.token for row in OPERANDS if row.name for name in (row.name, *row.spellings)}
-_WEIGHTS = {Decimal(row.parameter): row.token for row in OPERANDS if row.reads_weights}
+_WEIGHTS = {Decimal(row.parameter): row.token for row in OPERANDS if row.reads_weights and row.parameter}
 _POWERS_OF_G = {2: 'g^2', 3: 'g^3'}
 _FUNCTIONS = {name: row.name for row in UNARIES if row.name for name in (row.name, *row.spellings)}
 _OF_TWO = [row.name for row in BINARIES if row.name]

@@ -13,7 +13,7 @@ from keras import ops
 
 @contextmanager
 def finalised(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]) -> Iterator[None]:
-    """Within, the weights are those that Keras' `fit` would end with; after it, bit for bit what they were.
+    """Replaces weights by those that Keras' `fit` would end with, and puts back what they were, bit for bit.
 
     Args:
         optimizer: what trains them, built.
@@ -23,8 +23,8 @@ def finalised(optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Var
         yield
         return
     kept = [ops.copy(weight) for weight in weights]
-    optimizer.finalize_variable_values(weights)
     try:
+        optimizer.finalize_variable_values(weights)
         yield
     finally:
         for weight, value in zip(weights, kept, strict=True):

@@ -58,8 +58,8 @@ class Contender:
     @property
     def program(self) -> Hashable:
         """The same for all spellings of one optimizer: a constant at its default is as good as none."""
-        name, told = self._parts
-        changed = frozenset((key, value) for key, value in told.items() if value != self._defaults[key])
+        (name, told), defaults = self._parts, self._defaults
+        changed = frozenset((key, value) for key, value in told.items() if value != defaults[key])
         return self.rule.canonical() if self.rule else name, changed
 
     @property
@@ -161,6 +161,7 @@ def _keras_class(name: str) -> type[keras.optimizers.Optimizer]:
     return classes[name]
 
 
+@cache
 def keras_classes() -> dict[str, type[keras.optimizers.Optimizer]]:
     """Returns the optimizers of Keras by name, but those around others."""
     return {

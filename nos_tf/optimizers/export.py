@@ -21,7 +21,7 @@ from nos_tf.dsl.expression import to_infix
 from nos_tf.dsl.known import KNOWN_RULES, KnownRule
 from nos_tf.dsl.primitives import BINARIES, OPERANDS, SLOTS, UNARIES, Primitive, RuleConstants, Slot
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.optimizers.source import KEY, Spelling, formula_of
+from nos_tf.optimizers.source import KEY, Spelling, formula_of, number
 
 if TYPE_CHECKING:
     import jinja2
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Framework:
-    """What a rule can be exported to; its template is a file of templates/.
+    """A framework that rules can be exported to; its template is a file of templates/.
 
     Args:
         spelling: of the functions in a formula.
@@ -175,7 +175,7 @@ def _source(framework: str, name: str, rule: UpdateRule, known: KnownRule | None
         for slot in (SLOTS[name] for name in rule.slots)
     ]
     read = words | set(rule.constants)
-    options = {option: _number(value) for option, value in asdict(RuleConstants()).items() if option in read}
+    options = {option: number(value) for option, value in asdict(RuleConstants()).items() if option in read}
     limits = {option: '1.0' if option.startswith('beta') else 'float("inf")' for option in options}
     if rule.is_stochastic and target.seed:
         options['seed'] = target.seed
@@ -240,7 +240,3 @@ def _meanings(infix: str) -> list[str]:
             words |= _words(meaning)
             used.append(line)
     return [*text, *(part for line in reversed(used) for part in textwrap.wrap(line, 76, subsequent_indent='    '))]
-
-
-def _number(value: float) -> str:
-    return repr(value).replace('e-0', 'e-')

@@ -37,7 +37,7 @@ class Elements(NamedTuple):
 
 
 class Scalars(NamedTuple):
-    """What a step is told beside."""
+    """The scalars of one step."""
 
     learning_rate: Tensor
     step: Tensor  # int, 1 for the first update

@@ -85,6 +85,8 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         self.rule, self.constants, self.seed = rule, constants, seed
         self.sign_decay = _checked_sign_decay(sign_decay)
         self.total_steps = _checked_total_steps(total_steps, rule)
+        self._reads_weights, self._reads_progress = rule.reads_weights, rule.reads_progress
+        self._is_stochastic = rule.is_stochastic  # each is asked for at every step
         self._kernel = Kernel(rule.canonical().expression, constants)
         if not rule.reads_gradient:
             warnings.warn(f'the rule {rule} reads no gradient: it does not learn from the loss', stacklevel=2)
@@ -156,7 +158,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         indices = [self._get_variable_index(variable) for variable in variables]
         slots = {name: [of_all[i] for i in indices] for name, of_all in self._slots.items()}
         gradient = _joined([ops.cast(gradient, dtype) for gradient in gradients])
-        positions = _joined(list(map(self._positions, indices, shapes))) if self.rule.is_stochastic else None
+        positions = _joined(list(map(self._positions, indices, shapes))) if self._is_stochastic else None
         scalars = Scalars(
             learning_rate,
             step=self.iterations + 1,  # Keras counts a step once it is done
@@ -171,7 +173,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
             self._kernel.update(weights, memory, gradient, positions, scalars)
             return
         averages = {name: _joined(of_each) for name, of_each in slots.items()}
-        weights = ops.cast(_joined(variables), dtype) if self.rule.reads_weights else None
+        weights = ops.cast(_joined(variables), dtype) if self._reads_weights else None
         delta, averages = self._kernel(Elements(gradient, averages, weights, positions), scalars)
         for name, of_each in slots.items():
             for slot, value in zip(of_each, _parted(averages[name], shapes), strict=True):
@@ -181,7 +183,7 @@ class NOSOptimizer(keras.optimizers.Optimizer):
 
     def _progress(self, dtype: str) -> Tensor | None:
         """Returns the fraction of the training that is done, a scalar; None for a rule that does not read it."""
-        if not self.rule.reads_progress:
+        if not self._reads_progress:
             return None
         return ops.minimum(ops.cast(self.iterations, dtype) / self.total_steps, 1.0)
 

@@ -24,6 +24,7 @@ from nos_tf.dsl.primitives import (
     Primitive,
     RuleConstants,
     draw_node,
+    leaf_node,
     nesterov,
     operand_id,
 )
@@ -31,7 +32,6 @@ from nos_tf.dsl.vocabulary import VERSION_1, Vocabulary
 
 Tensor = Any  # of whichever backend Keras runs on
 
-NOISE_NODE = 0
 _RANDOM_BITS = 24  # exact in a float32
 
 
@@ -97,7 +97,7 @@ class Draws:
 
         def node(e: Expression) -> int:
             if not isinstance(e, Apply):
-                return NOISE_NODE
+                return leaf_node(row_of(e).id)
             argument = e.argument
             operand = argument.token if isinstance(argument, Leaf) else names[argument]
             return draw_node(operand_id(operand), row_of(e).id)
@@ -106,7 +106,7 @@ class Draws:
 
 
 class Draw(NamedTuple):
-    """What one node draws from: a row's `Inputs.draw`."""
+    """Draws for one node of a rule: a row's `Inputs.draw`."""
 
     draws: Draws
     node: Tensor
@@ -158,7 +158,7 @@ def run(
 
     def select(rows: Sequence[Primitive], id: Tensor, *arguments: Tensor, operand: Tensor = None) -> Tensor:
         def branch(row: Primitive) -> Tensor:
-            node = NOISE_NODE if operand is None else draw_node(operand, row.id)
+            node = leaf_node(row.id) if operand is None else draw_node(operand, row.id)
             own = replace(inputs, draw=Draw(draws, node)) if row.is_random else inputs
             return row.compute(KERAS, own, *arguments)
 

@@ -1,7 +1,8 @@
 """Sign decays: factors by which the signs within a rule fade as training goes on: g * exp(sign(g) * sign(m)) ends as g.
 
 A decay is a Keras schedule from the number of steps done to a factor; each product of signs in the rule is multiplied
-by it (`semantics.evaluate`). A schedule of Keras serves as well, `keras.optimizers.schedules.CosineDecay(1.0, 500)`.
+by it (`nos_tf.dsl.expression.evaluate`). A schedule of Keras serves as well, such as
+`keras.optimizers.schedules.CosineDecay(1.0, 500)`.
 
 Reference:
     PowerSignOptimizer, AddSignOptimizer and sign_decay of tf.contrib.opt (TensorFlow 1), by the authors of the paper.

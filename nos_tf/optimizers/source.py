@@ -12,7 +12,7 @@ from nos_tf.dsl.primitives import ATOM, NEGATION, PRODUCT, SLOTS, SUM, Inputs
 FORMULA = 60  # characters of a formula, behind the deepest indentation; a longer one gives parts of itself a name
 
 KEY = '$key'
-"""Stands in the spelling of a draw for its key, where random numbers need one."""
+"""A placeholder in the spelling of a draw: the key that it draws by, where random numbers need one."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Code:
     def __truediv__(self, other: Any) -> 'Code':
         return _operation('/', self, other)
 
+    def __rtruediv__(self, other: Any) -> 'Code':
+        return _operation('/', other, self)
+
     def within(self, least: int) -> str:
         """Returns the text, in parentheses if its precedence is lower."""
         return self.text if self.precedence >= least else f'({self.text})'
@@ -79,10 +82,11 @@ def _operation(symbol: str, x: Any, y: Any) -> Code:
 
 
 def _code(x: Any) -> Code:
-    return x if isinstance(x, Code) else Code(_number(x), is_tensor=False)
+    return x if isinstance(x, Code) else Code(number(x), is_tensor=False)
 
 
-def _number(x: float) -> str:
+def number(x: float) -> str:
+    """Returns a number as one would write it."""
     return repr(x) if x == 0 or abs(x) >= 0.01 else f'{x:.0e}'.replace('e-0', 'e-')
 
 
@@ -93,7 +97,7 @@ class Spelling:
     Args:
         library: the name under which it is imported; its functions are named as NumPy's are.
         functions: those that are spelled otherwise, with %s for each argument; `sign` is among them, and `exp_of_sign`
-            if there is a faster way to the exponential of a sign.
+            if there is a faster way to the exponential of a sign, as rows have it (`Primitive.of_sign`).
         drop: the spelling of a dropped value, %s for the value and for the probability; `KEY` for its key.
         normal: likewise of standard normal numbers, %s for a tensor that they are to be like.
         owner: what is written before the name of a constant.
@@ -146,7 +150,7 @@ class _Constants:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What a random row draws from."""
+    """Draws for one node, as code."""
 
     spelling: Spelling
     key: str
@@ -207,8 +211,9 @@ class _Printer:
 
     def _spell(self, e: Expression, parts: Mapping[Expression, Code]) -> Code:
         row, parts_of = row_of(e), [parts[x] for x in arguments(e)]
-        if row.of_sign and 'exp_of_sign' in self.spelling.functions and is_sign(*arguments(e)):
-            return self.spelling.exp_of_sign(*parts_of)
+        faster = f'{row.name}_of_sign'
+        if row.of_sign and faster in self.spelling.functions and is_sign(*arguments(e)):
+            return getattr(self.spelling, faster)(*parts_of)
         key = f'keys[{self.draws.index(e)}]' if e in self.draws and len(self.draws) > 1 else 'key'
         return row.compute(self.spelling, self.spelling.inputs(key), *parts_of)
 

@@ -92,7 +92,7 @@ class Database:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """That of those who began, and under `OTHERS` what differed where others went on, if any did."""
+        """The identity of the process that began the run; under `OTHERS`, what differed in those that went on."""
         with explained(self.path):
             return {key: value for key, value in read_identity(self._db).items() if key != 'schema'}
 

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -34,19 +34,19 @@ class _Trains:
     """What evaluators that train have in common."""
 
     def machine(self) -> dict[str, Any]:
-        """That of whoever trains: `nos_tf.tasks.machine.identity` with its one thread."""
+        """Returns the identity of this machine, at one thread."""
         return machine.identity() | {'intra_op threads': 1}
 
     def identity(self, child: Child) -> dict[str, Any]:
-        """That of the child, the machine included."""
+        """Returns the identity of the child, the machine included."""
         return child.identity()
 
     def origin(self, job: Job) -> str:
-        """Every outcome is of a training."""
+        """Returns TRAINED: these evaluators look nothing up."""
         return TRAINED
 
     def status(self) -> dict[str, float]:
-        """Nothing: workers that die are replaced at once."""
+        """Returns no figures: workers that die are replaced at once."""
         return {}
 
 
@@ -116,14 +116,17 @@ class ProcessPool(_Trains):
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
         child.trainer(vocabulary)  # what is wrong with it is said here, once
         self._hides_main = not main_is_guarded()
-        self._packed = pack((child, vocabulary, machine.settings()), by_value=self._hides_main)
+        self._packed = pack((child, vocabulary), by_value=self._hides_main)
         self._jobs: _Jobs = {}
         self._patience = Patience(self.attempts)
         self._open()
 
     def _open(self) -> None:
         self._pool = ProcessPoolExecutor(
-            self.workers, multiprocessing.get_context('spawn'), initializer=_start_worker, initargs=(self._packed,)
+            self.workers,
+            multiprocessing.get_context('spawn'),
+            initializer=_start_worker,
+            initargs=(self._packed, machine.settings()),
         )
 
     def submit(self, job: Any) -> None:
@@ -220,13 +223,13 @@ class _CannotStart(NamedTuple):
         raise self.error
 
 
-def _start_worker(packed: bytes) -> None:
+def _start_worker(packed: bytes, settings: Mapping[str, Any]) -> None:
     global _trainer
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    use_one_cpu_thread()
     try:
-        child, vocabulary, settings = unpack(packed)
-        machine.adopt(settings)
+        use_one_cpu_thread()
+        machine.adopt(settings)  # before anything is made that may read them
+        child, vocabulary = unpack(packed)
         _trainer = child.trainer(vocabulary)
     except MemoryError:
         raise  # it dies, and its successor may have more

@@ -1,4 +1,4 @@
-"""What is said of a store that cannot be read or written: which fault SQLite's code tells of, and what to do.
+"""Translates errors of SQLite into one line that names the fault of a store, and what to do about it.
 
 Only `SQLITE_CORRUPT` and `SQLITE_NOTADB` are damage, and the first of them only if the file still looks damaged when it
 is read again: SQLite gives that code also to what a disk or a network failed to deliver. Python 3.10 knows no codes, so
@@ -94,8 +94,6 @@ def explained(path: Path) -> Iterator[None]:
             code = _code_on_second_look(path)
         name = getattr(error, 'sqlite_errorname', None)
         raise _fault(path, code, f'{text}, {name}' if name else text) from error
-    except MemoryError as error:  # Python's name for SQLITE_NOMEM
-        raise _fault(path, NOMEM, str(error) or 'out of memory') from error
 
 
 def check_integrity(db: sqlite3.Connection, path: Path) -> None:
@@ -123,7 +121,7 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _code_on_second_look(path: Path) -> int:
-    """What is wrong with a file that was called corrupted: SQLite calls a read that failed by that name, too."""
+    """Returns the code of a second, fresh read: SQLite says CORRUPT where a read failed, too."""
     try:
         with closing(sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True)) as db:
             verdict = _verdict(db)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from nos_tf.search import RunError
+from nos_tf.tasks import archives
 
 LOCAL = frozenset(
     {'apfs', 'bcachefs', 'btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'hfs', 'overlay', 'tmpfs', 'xfs', 'zfs'}
@@ -60,6 +61,5 @@ def is_local(directory: Path) -> bool:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
-    draft = path.with_suffix('.draft')
-    draft.write_text(text, encoding='utf-8')
-    draft.replace(path)
+    with archives.whole(path) as file:
+        file.write(text.encode())

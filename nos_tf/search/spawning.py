@@ -10,17 +10,20 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
-_ADVICE = "define its parts in a module of your own, or begin the work under `if __name__ == '__main__':` in a script"
+_ADVICE = 'define its parts in a module of your own, at its top level'
 
 
 def main_is_guarded() -> bool:
-    """Whether what the main module is doing stands under `if __name__ == '__main__':`, and an import leaves it out."""
+    """Returns whether the running statement of the main module stands in an `if` that tests `__name__`.
+
+    An import leaves it out then. It is False, too, where that cannot be told.
+    """
     names = vars(sys.modules['__main__'])
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None and not (frame.f_globals is names and frame.f_code.co_name == '<module>'):
@@ -39,36 +42,50 @@ def main_is_guarded() -> bool:
     )
 
 
+_hiding = threading.RLock()
+
+
 @contextmanager
 def without_main(hidden: bool = True) -> Iterator[None]:
-    """Processes that are spawned in here do not import the main module, if it is to be hidden."""
-    names = vars(sys.modules['__main__'])
-    kept: dict[str, Any] = {name: names[name] for name in ('__spec__', '__file__') if hidden and name in names}
-    names.update(dict.fromkeys(kept))
-    try:
+    """Hides the main module from processes that are spawned within, so that they do not import it.
+
+    A pool spawns its processes when it is given work (`ProcessPoolExecutor.submit`).
+    """
+    if not hidden:
         yield
-    finally:
-        names.update(kept)
+        return
+    with _hiding:  # of two threads, the second would take what the first has hidden for what there was
+        names = vars(sys.modules['__main__'])
+        kept: dict[str, Any] = {name: names[name] for name in ('__spec__', '__file__') if name in names}
+        names.update(dict.fromkeys(kept))
+        try:
+            yield
+        finally:
+            names.update(kept)
 
 
 def pack(value: Any, *, by_value: bool) -> bytes:
-    """What `unpack` makes the value of again, in another process.
+    """Returns a value as bytes, for `unpack` in another process.
 
     Args:
         value: anything that pickles.
-        by_value: send the classes and functions of the main module along; otherwise that process imports them.
+        by_value: send the classes and functions of the main module along; otherwise that process imports them, as far
+            as they can be imported.
 
     Raises:
         ValueError: the value cannot be sent.
     """
     try:
-        return cloudpickle.dumps(value) if by_value else pickle.dumps(value)
+        if not by_value:
+            with suppress(Exception):  # a lambda, a class within a function: those go by value
+                return pickle.dumps(value)
+        return cloudpickle.dumps(value)
     except Exception as error:  # whatever the objects raise
-        raise ValueError(_says(error)) from error
+        raise ValueError(_message(error)) from error
 
 
 def unpack(packed: bytes) -> Any:
-    """The inverse of `pack`.
+    """Returns the value that was packed.
 
     Raises:
         ValueError: something that the value is made of is not there.
@@ -76,8 +93,8 @@ def unpack(packed: bytes) -> Any:
     try:
         return pickle.loads(packed)
     except Exception as error:
-        raise ValueError(_says(error)) from error
+        raise ValueError(_message(error)) from error
 
 
-def _says(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return f'worker processes cannot be told what to train ({type(error).__name__}: {error}): {_ADVICE}'

@@ -1,7 +1,9 @@
 """NumPy's archives (npz): written whole or not at all, and when read, what is damaged told from what cannot be had."""
 
+import contextlib
 import errno
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,13 +14,26 @@ class DamagedError(ValueError):
     """The bytes of an archive are not what was written."""
 
 
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that takes the place of another one once all is written and on the disk, or never."""
+    draft = path.with_name(f'{path.name}.draft')
+    try:
+        with open(draft, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def save(path: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
     """Writes an archive whole or not at all."""
-    draft = path.with_suffix('.draft')
     write = np.savez_compressed if compressed else np.savez
-    with open(draft, 'wb') as file:
+    with whole(path) as file:
         write(file, **arrays)  # type: ignore[arg-type]  # its stubs take each for allow_pickle
-    draft.replace(path)
 
 
 def load(file: Path | str | BinaryIO) -> dict[str, np.ndarray]:

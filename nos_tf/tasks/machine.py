@@ -50,7 +50,10 @@ SETTINGS = {
         True,
     ),
 }
-"""By the name that an identity has for each. Our networks name their types and data format; a user's may not."""
+"""The settings by their names in an identity. Our networks fix their types and data format; a user's may not."""
+
+ALWAYS = ('intra_op threads', 'processor', 'nos_tf', 'tensorflow', 'keras', 'numpy', 'TF_ENABLE_ONEDNN_OPTS')
+"""What an identity says of a machine in any case."""
 
 VARIABLES = (
     'DNNL_DEFAULT_FPMATH_MODE',
@@ -147,18 +150,11 @@ def identity() -> dict[str, Any]:
 
     Settings that are at their defaults are left out, so that runs of before they were looked at go on.
     """
-    return {
-        'intra_op threads': threads(),
-        'processor': processor(),
-        'nos_tf': __version__,
-        'tensorflow': tf.__version__,
-        'keras': keras.__version__,
-        'numpy': np.__version__,
-        'TF_ENABLE_ONEDNN_OPTS': os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1'),
-        **settings(),
-    }
+    one_dnn = os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1')
+    versions = __version__, tf.__version__, keras.__version__, np.__version__
+    return dict(zip(ALWAYS, (threads(), processor(), *versions, one_dnn), strict=True)) | settings()
 
 
 def is_of_machine(name: str) -> bool:
     """Returns whether a part of an identity tells of the machine, its versions or settings."""
-    return name in SETTINGS or name in VARIABLES or name in identity()
+    return name in ALWAYS or name in SETTINGS or name in VARIABLES

@@ -113,10 +113,13 @@ class _Model:
             arrays = archives.load(path)
             curve = Curve(*(tuple(part.tolist()) for part in arrays['curve']))
             found = Trained(curve, float(arrays['seconds']), bool(arrays['diverged']))
-            values, trained = [arrays[f'v{i}'] for i in range(len(self._variables))], found
+            there = [arrays[f'v{i}'] for i in range(len(self._variables))]
+            if any(value.shape != start.shape for value, start in zip(there, self._start, strict=True)):
+                raise ValueError('its arrays have other shapes')
+            values, trained = there, found
         except FileNotFoundError:
             pass
-        except (ValueError, KeyError, TypeError) as error:  # an array that is missing, or of another shape
+        except (ValueError, KeyError, TypeError) as error:  # an array that is missing, or no number
             output.warn(f'{path} is damaged ({error}): this training begins anew')
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value)

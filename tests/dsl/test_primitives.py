@@ -19,6 +19,7 @@ from nos_tf.dsl.primitives import (
     Inputs,
     RuleConstants,
     draw_node,
+    leaf_node,
     operand_id,
     temporary,
     temporary_index,
@@ -137,6 +138,9 @@ def test_a_random_node_draws_as_it_always_has_and_like_no_other():
     nodes = {draw_node(operand, unary) for operand in operands for unary in unaries}
     assert len(nodes) == len(operands) * len(unaries)
     assert min(nodes) > 0 and max(nodes) < 2**31
+    assert leaf_node(9) == 0  # noise
+    assert len({leaf_node(operand) for operand in operands}) == len(operands)
+    assert leaf_node(64) == draw_node(64, 0)  # at which the identity does not draw
 
 
 @pytest.mark.parametrize(

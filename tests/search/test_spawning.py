@@ -103,10 +103,40 @@ def test_the_main_module_is_as_it_was(monkeypatch, is_file):
     assert vars(main) == before
 
 
+def test_what_no_import_leads_to_is_sent_by_value():
+    """Under a main guard too: a lambda has no name to be imported by."""
+    assert spawning.unpack(spawning.pack([lambda x: x + 1], by_value=False))[0](2) == 3
+
+
+def test_threads_that_hide_the_main_module_leave_it_as_it_was():
+    main = sys.modules['__main__']
+    before = dict(vars(main))
+    inside, leave = threading.Event(), threading.Event()
+
+    def hide():
+        with spawning.without_main():
+            inside.set()
+            leave.wait(10)
+
+    def hide_too():
+        with spawning.without_main():
+            pass
+
+    threads = [threading.Thread(target=target) for target in (hide, hide_too)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    assert vars(main) == before
+
+
 def test_what_cannot_be_sent_is_said_with_what_to_do():
     for by_value in (True, False):
         with pytest.raises(
-            ValueError, match=r'cannot be told what to train \(TypeError: .*lock.*__main__.*script$'
+            ValueError,
+            match=r'cannot be told what to train \(TypeError: .*lock.*: define its parts in a module',
         ) as error:
             spawning.pack(threading.Lock(), by_value=by_value)
         assert '\n' not in str(error.value)

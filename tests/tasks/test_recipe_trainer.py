@@ -82,8 +82,13 @@ def test_one_that_diverges_ends_at_chance(tmp_path):
     assert trained.curve.validation[-1] == trained.curve.test[-1] == 0.1
 
 
+def model_of(recipe, optimizer):
+    """A small network, not yet trained."""
+    return _Model(recipe, recipe.network.model((8, 8, 1), 10, 0), Contender(optimizer).optimizer(1.0, 0), 0)
+
+
 def test_an_update_is_that_of_keras_with_an_l2_penalty(tmp_path):
-    model = _Model(RECIPE, Contender('keras.SGD'), 0, (8, 8, 1), 10)
+    model = model_of(RECIPE, 'keras.SGD')
     model._optimizer.learning_rate.assign(0.5)
     kernel, bias = (variable.numpy() for variable in model._model.trainable_variables)
     images, labels = tf.random.stateless_normal([5, 8, 8, 1], [1, 2]), tf.range(5)
@@ -96,7 +101,7 @@ def test_an_update_is_that_of_keras_with_an_l2_penalty(tmp_path):
 
 
 def test_augmentation_mirrors_and_shifts_and_reflects():
-    model = _Model(dataclasses.replace(RECIPE, shift=2), Contender('keras.SGD'), 0, (8, 8, 1), 10)
+    model = model_of(dataclasses.replace(RECIPE, shift=2), 'keras.SGD')
     image = np.arange(64, dtype=np.float32).reshape(8, 8, 1)
     padded = np.pad(image, [(2, 2), (2, 2), (0, 0)], mode='reflect')
     mirrored = np.pad(image[:, ::-1], [(2, 2), (2, 2), (0, 0)], mode='reflect')
@@ -111,7 +116,7 @@ def test_averages_are_judged_and_the_weights_themselves_go_on(tmp_path):
 
 
 def test_what_is_judged_is_what_fit_would_end_with():
-    model = _Model(RECIPE, Contender('keras.SGD with use_ema=1, ema_momentum=0.5'), 0, (8, 8, 1), 10)
+    model = model_of(RECIPE, 'keras.SGD with use_ema=1, ema_momentum=0.5')
     model._optimizer.learning_rate.assign(1.0)
     images, labels = tf.random.stateless_normal([300, 8, 8, 1], [1, 2]), tf.range(300) % 10
     seen = []
