@@ -16,6 +16,12 @@ OPERANDS_2 = (
 )  # fmt: skip
 UNARIES_2 = ('sqrt', 'abs', 'square')
 BINARIES_2 = ('max', 'min', 'lerp', 'agree')
+WORDS_2 = (
+    'm99', 'm99_before', 'adam99', 'rmsprop99', 'adam95', 'rmsprop95', 'm_nesterov', 'g * linear', 'g * cosine',
+    'g * restart', 'sqrt(m)', 'abs(g - m)', 'square(v - g)', 'max(g, m)', 'min(g, m99)', 'lerp(g, m)', 'agree(g, m)',
+    'adam95 * linear + agree(sign(lerp(m99_before, g)), g) * cosine - max(m_nesterov, g) / sqrt(v)',
+)  # fmt: skip
+"""Rules of version 2 that have each of its words, and one that has many."""
 RANDOM = ('noise', 'drop(0.1)', 'drop(0.3)', 'drop(0.5)')
 
 

@@ -22,7 +22,8 @@ from tests.optimizers.walks import gradients, start  # noqa: E402
 
 DETERMINISTIC = (
     'sgd', 'adam', 'rmsprop', 'signum', 'powersign', 'addsign', 'powersign_plus_clip', 'adam_powersign', 'adam_exp_m',
-    'sgd_minus_clip_g2', 'm / (gamma + eps) + 1e-3*w', 'log(gamma) * g',
+    'sgd_minus_clip_g2', 'm / (gamma + eps) + 1e-3*w', 'log(gamma) * g', 'lion', 'nadam', 'cautious_adam',
+    'min(adam95, lerp(m99, g)) + sqrt(square(m))',
 )  # fmt: skip
 STOCHASTIC = ('drop(g, 0.5)', 'drop(m, 0.3) + drop(g, 0.1)', 'g + noise')
 

@@ -12,7 +12,7 @@ import pytest
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.export import export
 from tests.optimizers import oracle
-from tests.optimizers.walks import gradients, keep_of, start, uniforms
+from tests.optimizers.walks import STEPS, gradients, keep_of, start, uniforms
 
 _counter = itertools.count()
 
@@ -38,6 +38,11 @@ def source_of(rule, framework, name='Exported'):
     sys.modules[module.__name__] = module
     exec(export(rule, framework, name), vars(module))  # noqa: S102 - it is what is tested
     return getattr(module, name)
+
+
+def length_of(rule):
+    """The arguments that an exported rule takes for the length of the walk: none if it does not read it."""
+    return [STEPS] if UpdateRule.parse(rule).reads_progress else []
 
 
 def expected_walk(rule, of=None):

@@ -11,10 +11,12 @@ from tests.optimizers.exported import (
     expected_half_walk,
     expected_walk,
     half_type,
+    length_of,
     needed,
     source_of,
 )
 from tests.optimizers.walks import gradients, start, uniforms
+from tests.rules import WORDS_2
 
 
 @pytest.fixture
@@ -41,13 +43,13 @@ def optax_walk(optax, optimizer, dtype, update=None):
     return np.array(trajectory)
 
 
-@pytest.mark.parametrize('name', KNOWN_RULES)
+@pytest.mark.parametrize('name', [*KNOWN_RULES, *WORDS_2])
 def test_optax_walks_as_the_oracle(name, optax, monkeypatch):
     import jax
 
     draws = iter(uniforms())
     monkeypatch.setattr(jax.random, 'uniform', lambda key, shape: next(draws))
-    found = optax_walk(optax, source_of(name, 'optax')(0.0625), 'float64')
+    found = optax_walk(optax, source_of(name, 'optax')(*length_of(name), 0.0625), 'float64')
     np.testing.assert_allclose(found, expected_walk(name), rtol=1e-9, atol=1e-9)
 
 

@@ -16,11 +16,12 @@ from tests.optimizers.exported import (
     expected_half_walk,
     expected_walk,
     half_type,
+    length_of,
     needed,
     source_of,
 )
 from tests.optimizers.walks import gradients, start, uniforms
-from tests.rules import random_rules
+from tests.rules import WORDS_2, random_rules
 
 
 @pytest.fixture
@@ -40,12 +41,13 @@ def torch_walk(torch, optimizer, weights, dtype):
     return np.array(trajectory)
 
 
-@pytest.mark.parametrize('name', KNOWN_RULES)
+@pytest.mark.parametrize('name', [*KNOWN_RULES, *WORDS_2])
 def test_torch_walks_as_the_oracle(name, torch, monkeypatch):
     draws = iter(uniforms())
     monkeypatch.setattr(torch, 'rand_like', lambda x: torch.tensor(next(draws)))
     weights = torch.nn.Parameter(torch.tensor(start(dtype='float64')))
-    found = torch_walk(torch, source_of(name, 'torch')([weights], lr=0.0625), weights, 'float64')
+    optimizer = source_of(name, 'torch')([weights], *length_of(name), lr=0.0625)
+    found = torch_walk(torch, optimizer, weights, 'float64')
     np.testing.assert_allclose(found, expected_walk(name), rtol=1e-9, atol=1e-9)
 
 
