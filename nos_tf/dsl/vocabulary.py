@@ -2,6 +2,9 @@
 
 A canonical form may have words that its rule lacks (`g * g` is `g^2`), but none of another average. So a vocabulary has
 all words of version 1 whose averages it keeps, and those of later versions that are asked for.
+
+Rewards of the paper's language are for good: where no later word is asked for, a graph has all of version 1, with all
+averages. Leaving one out would change the last bits of others, since TensorFlow optimises a graph as a whole.
 """
 
 from __future__ import annotations
@@ -41,7 +44,12 @@ class Vocabulary:
         if space is not None:
             depths.append(space.iterations)
             words |= {*space.operands, *space.unaries, *space.binaries}
-        return cls(max(depths, default=1), frozenset(words))
+        depth = max(depths, default=1)
+        return cls(depth) if words <= _ALL_OF_VERSION_1 else cls(depth, frozenset(words))
+
+    def identity(self) -> dict[str, list[str]]:
+        """Returns what a reward depends on, by name: nothing where there is but version 1."""
+        return {} if self.words == _ALL_OF_VERSION_1 else {'vocabulary': sorted(self.words)}
 
     @cached_property
     def slots(self) -> tuple[str, ...]:

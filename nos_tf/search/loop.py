@@ -117,7 +117,12 @@ class Search:
             **bindings_of(self.space),
             **bindings_of(self.learner),
             **self.evaluator.identity(self.child),
+            **self._vocabulary.identity(),
         }
+
+    @property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(self.space, map(UpdateRule.parse, self.baselines))
 
     def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> dict[str, Any]:
         """Runs the search in a directory, or takes it up where it stopped.
@@ -159,9 +164,9 @@ class Search:
                 run_dir,
                 child=self.child,
                 evaluator=self.evaluator,
-                vocabulary=Vocabulary.of(self.space, map(UpdateRule.parse, self.baselines)),
+                vocabulary=self._vocabulary,
                 identity=self.identity(),
-                task=_fingerprint(self.evaluator.identity(self.child)),
+                task=_fingerprint({**self.evaluator.identity(self.child), **self._vocabulary.identity()}),
                 children=self.children,
                 reject_untrainable=self.reject_untrainable,
                 merge_equal_functions=self.merge_equal_functions,

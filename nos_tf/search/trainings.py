@@ -26,7 +26,7 @@ class _Course:
     recipe: Recipe
     checkpoints: Path
 
-    def trainer(self, _: int) -> RecipeTrainer:
+    def trainer(self, _: Any) -> RecipeTrainer:
         return RecipeTrainer(self.recipe, self.checkpoints)
 
 

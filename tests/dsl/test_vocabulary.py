@@ -23,14 +23,14 @@ def test_the_first_version_is_the_papers_language():
 @pytest.mark.parametrize(
     ('space', 'rules', 'slots', 'depth'),
     [
-        (SearchSpace(operands=('g', 'sign(g)')), (), (), 1),
-        (SearchSpace(operands=('g', 'sign(m)'), iterations=2), ('sgd',), ('m',), 2),
-        (SearchSpace(operands=('g',)), ('adam', 'powersign_plus_clip'), ('m', 'v'), 3),
+        (SearchSpace(operands=('g', 'sign(g)')), (), ('m', 'v', 'gamma'), 1),
+        (SearchSpace(operands=('g', 'sign(m)'), iterations=2), ('sgd',), ('m', 'v', 'gamma'), 2),
+        (SearchSpace(operands=('g', 'linear'), language=2), ('sgd',), (), 1),
         (SearchSpace(operands=('g', 'adam95'), language=2), ('lion',), ('m', 'm99', 'v95'), 2),
         (None, ('lion', 'nadam'), ('m', 'v', 'm99'), 2),
     ],
 )
-def test_keeps_what_its_rules_read(space, rules, slots, depth):
+def test_keeps_what_its_rules_read_and_all_of_version_1_where_there_is_no_other(space, rules, slots, depth):
     vocabulary = Vocabulary.of(space, map(UpdateRule.parse, rules))
     assert (vocabulary.slots, vocabulary.iterations) == (slots, depth)
     for rule in rules:
@@ -46,10 +46,18 @@ def test_every_canonical_form_of_a_space_can_be_run():
     assert 'adam' not in tokens(vocabulary)[0] and 'abs' not in tokens(vocabulary)[1]
 
 
+def test_rewards_depend_on_what_a_graph_has_beside_version_1():
+    assert Vocabulary.of(SearchSpace(operands=('g',)), [UpdateRule.parse('adam')]).identity() == {}
+    found = Vocabulary.of(None, [UpdateRule.parse('lion')]).identity()
+    assert found == {'vocabulary': ['g', 'lerp', 'm99_before', 'sign']}
+
+
 @pytest.mark.parametrize(('rule', 'word'), [('adam', 'adam'), ('lion', 'lerp, m99_before'), ('sqrt(g)', 'sqrt')])
 def test_refuses_a_rule_of_other_words(rule, word):
     with pytest.raises(ValueError, match=f'{word} was not announced'):
-        Vocabulary.of(SearchSpace(operands=('g', 'm'))).ids_of(UpdateRule.parse(rule))
+        Vocabulary.of(SearchSpace(operands=('g', 'linear'), language=2, binaries=('+',), unaries=('x', 'abs'))).ids_of(
+            UpdateRule.parse(rule)
+        )
 
 
 def test_all_known_rules_have_a_vocabulary_together():

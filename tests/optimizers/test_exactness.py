@@ -10,6 +10,7 @@ import tensorflow as tf
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import VERSION_1, Vocabulary
 from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 from tests.optimizers import oracle
@@ -23,6 +24,7 @@ SEED = 99
 DEPTH = 3
 RULES = random_rules(300, seed=21)
 BATCH = 25
+EVERY_KNOWN_WORD = Vocabulary.of(None, map(UpdateRule.parse, KNOWN_RULES))
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*reads no gradient')
 
@@ -59,10 +61,11 @@ def train_with_keras(rules, problems, learning_rate=LEARNING_RATE, eagerly=False
 
 
 @functools.cache
-def interpreter_graph(constants, depth, dtype):
+def interpreter_graph(constants, depth, dtype, is_later):
     """A graph of the whole training, into which a rule goes as a vector."""
 
     shapes = [5 * depth], [P], [STEPS, P], []
+    vocabulary = EVERY_KNOWN_WORD if is_later else VERSION_1
     signature = [tf.TensorSpec(shape, kind) for shape, kind in zip(shapes, ['int32'] + [dtype] * 3, strict=True)]
 
     @tf.function(autograph=False, input_signature=signature)
@@ -70,10 +73,11 @@ def interpreter_graph(constants, depth, dtype):
         def body(i, state, trajectory):
             state = interpreter.update(
                 token_ids, state, gradients[i], learning_rate, seed=tf.constant(SEED), constants=constants,
+                vocabulary=vocabulary, total_steps=STEPS,
             )  # fmt: skip
             return i + 1, state, trajectory.write(i, state.weights)
 
-        state = interpreter.initial_state(weights)
+        state = interpreter.initial_state(weights, vocabulary)
         loop = tf.while_loop(lambda i, *_: i < STEPS, body, (0, state, tf.TensorArray(dtype, STEPS)))
         return loop[2].stack()
 
@@ -81,7 +85,7 @@ def interpreter_graph(constants, depth, dtype):
 
 
 def train_with_interpreter(rule, weights, gradients, learning_rate=LEARNING_RATE, depth=DEPTH, **constants):
-    train = interpreter_graph(RuleConstants(**constants), depth, str(weights.dtype))
+    train = interpreter_graph(RuleConstants(**constants), depth, str(weights.dtype), rule.version > 1)
     return train(tf.constant(rule.canonical().padded_ids(depth)), weights, gradients, learning_rate).numpy()
 
 
@@ -128,7 +132,7 @@ def test_three_programs_agree_on_random_rules(first):
             np.testing.assert_allclose(by_keras[i], expected, rtol=1e-9, err_msg=f'Keras, {rule}')
             by_interpreter = train_with_interpreter(rule, *problems[i])
             np.testing.assert_allclose(by_interpreter, expected, rtol=1e-9, err_msg=f'interpreter, {rule}')
-    assert interpreter_graph(RuleConstants(), DEPTH, 'float64').experimental_get_tracing_count() == 1
+    assert interpreter_graph(RuleConstants(), DEPTH, 'float64', False).experimental_get_tracing_count() == 1
 
 
 KNOWN = [UpdateRule.parse(name) for name in KNOWN_RULES]

@@ -23,6 +23,7 @@ def main() -> None:
 
     import commandline
     from nos_tf.dsl.rule import UpdateRule
+    from nos_tf.dsl.vocabulary import Vocabulary
     from nos_tf.search.cluster import Cluster
     from nos_tf.search.jobs import Job
     from nos_tf.tasks.child import Outcome
@@ -33,7 +34,7 @@ def main() -> None:
 
         def __init__(self) -> None:
             self.data = (tf.constant([1.0, 2.0]), tf.constant([3]))
-            self.classes, self.iterations = 10, 1
+            self.classes, self.vocabulary = 10, Vocabulary(1)
             self.child = SimpleNamespace(learning_rates=(0.1, 1.0))
 
         def graph(self, token_ids, seed, data):
@@ -49,7 +50,7 @@ def main() -> None:
     def run() -> None:
         use_one_cpu_thread()
         cluster = Cluster(child_seconds=float(told.get('limit', 60)), attempts=2, start_seconds=60.0)
-        cluster.start(SimpleNamespace(trainer=lambda iterations: Fake()), 1)
+        cluster.start(SimpleNamespace(trainer=lambda vocabulary: Fake()), 1)
         rule = UpdateRule.parse('g * exp(m)').canonical()
         jobs = [Job(rule, int(seed)) for seed in told['seeds'].split(',')]
         for job in jobs:

@@ -5,6 +5,7 @@ import pytest
 from nos_tf.controller.learners import RandomSearch
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.search import RunError
 from nos_tf.search.flight import Flight
 from nos_tf.search.jobs import Job
@@ -17,7 +18,13 @@ SPACE = SearchSpace(operands=('g', 'm'), unaries=('x',), binaries=('+',))
 
 
 def opened(run_dir, evaluator, **overrides):
-    arguments = {'iterations': 1, 'identity': {'Search.seed': 0}, 'task': 'task', 'children': 10, **overrides}
+    arguments = {
+        'vocabulary': Vocabulary(1),
+        'identity': {'Search.seed': 0},
+        'task': 'task',
+        'children': 10,
+        **overrides,
+    }
     return Session(run_dir, child=Child(), evaluator=evaluator, **arguments)
 
 
