@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import gin
 
-_BINDING = re.compile(r'\s*(?:[\w./-]*/)?(?:[\w.]+\.)?(\w+\.\w+)\s*=')  # [scope/][module.]Name.parameter = value
-_OPERATIVE = re.compile(r'^(?:[\w./-]*/)?(?:[\w.]+\.)?(\w+\.\w+) =', re.MULTILINE)
+_BINDING = re.compile(r'\s*((?:[\w./-]*/)?)(?:[\w.]+\.)?(\w+\.\w+)\s*=')  # [scope/][module.]Name.parameter = value
+_OPERATIVE = re.compile(r'^((?:[\w./-]*/)?)(?:[\w.]+\.)?(\w+\.\w+) =', re.MULTILINE)
 
 
 def check_bindings(bindings: Sequence[str]) -> None:
@@ -21,7 +21,7 @@ def check_bindings(bindings: Sequence[str]) -> None:
     Raises:
         ValueError: one is not; the message names it, and says why.
     """
-    read = set(_OPERATIVE.findall(gin.operative_config_str()))
+    read = set(map(''.join, _OPERATIVE.findall(gin.operative_config_str())))
     for text in bindings:
         for name in filter(None, map(_name_of, text.splitlines())):
             if name not in read:
@@ -34,4 +34,4 @@ def check_bindings(bindings: Sequence[str]) -> None:
 
 def _name_of(line: str) -> str | None:
     found = _BINDING.match(line)
-    return found and found[1]
+    return found and found[1] + found[2]

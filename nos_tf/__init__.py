@@ -8,6 +8,8 @@ The house, from the ground up; nothing imports what stands above it:
     controller/   the policy that writes rules, and the learners that improve it
     search/       the loop: sample, evaluate, learn, save, log; comparisons of optimizers
     report/       a finished search or comparison as tables, figures and report.html
+
+And below all of it output.py, through which everything is printed.
 """
 
 import sys

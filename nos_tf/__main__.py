@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the process.
 
     Returns:
-        The exit code: 0, or 2 for a text that is no rule, or a picture that cannot be.
+        The exit code: 0, or 2 for a text that is no rule, or what cannot be drawn or exported here.
     """
     arguments = _parse_arguments(sys.argv[1:] if argv is None else argv)
     console = output.console(highlight=False, markup=False)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.export:
             print(export(rule, arguments.export, arguments.name), end='')
             return 0
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         output.warn(f'error: {error}')
         return BAD_RULE
     drawn = [('picture', arguments.plot.strip())] if arguments.plot else []

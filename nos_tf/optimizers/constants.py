@@ -19,11 +19,13 @@ NO_CONSTANTS = ('learning_rate', 'name', 'kwargs', 'exclude_layers')  # argument
 
 NO_EFFECT = {
     'loss_scale_factor': 'it is for losses in float16, and the losses here are in float32',
-    'exclude_embeddings': 'a network for images has no embeddings',
     'ScheduleFreeAdamW.beta_1': 'Keras reads the new iterate where the old one is meant, and so it cancels out',
     'Adafactor.relative_step': 'Keras limits the step by 1 / sqrt(steps) with it and without it',
 }
 """Why an argument changes nothing: of all classes, or of the one before the dot."""
+
+FOR_EMBEDDINGS = {'Muon.exclude_embeddings': 'nothing here has embeddings'}
+"""Why an argument changes nothing where there are none."""
 
 NEEDS = {
     'ema_momentum': ('use_ema', 'use_ema=1'),
@@ -91,19 +93,23 @@ def check_rule(rule: UpdateRule, constants: Iterable[str]) -> None:
             raise ValueError(f'{name} changes nothing: {rule} reads {", ".join(read_by_rule) or "no constant"}')
 
 
-def check_keras(name: str, constants: Mapping[str, Value], defaults: Mapping[str, Any]) -> None:
+def check_keras(
+    name: str, constants: Mapping[str, Value], defaults: Mapping[str, Any], has_embeddings: bool = True
+) -> None:
     """Checks that each constant of an optimizer of Keras that is not at its default changes something.
 
     Args:
         name: of the class.
         constants: the numbers by name, as they were given.
         defaults: of the class.
+        has_embeddings: whether what is trained may have any.
 
     Raises:
         ValueError: one does not; the message names it, and says why.
     """
+    useless = NO_EFFECT if has_embeddings else NO_EFFECT | FOR_EMBEDDINGS
     for key, value in constants.items():
-        if reason := _either(NO_EFFECT, name, key):
+        if reason := _either(useless, name, key):
             raise ValueError(f'{key} changes nothing, so leave it out: {reason}')
         needed, what = _either(NEEDS, name, key) or ('', '')
         if value and needed and not constants.get(needed, defaults[needed]):
@@ -117,6 +123,8 @@ def check_keras(name: str, constants: Mapping[str, Value], defaults: Mapping[str
             raise ValueError(f'{key} = {value!r}: must be a whole number, at least {LEAST[key]}, or be left out')
         if {key, f'{name}.{key}'} & set(POSITIVE) and not value > 0:
             raise ValueError(f'{key} = {value!r}: must be above 0, or be left out: Keras passes over any other')
+        if default is None and value == 0:
+            raise ValueError(f'{key} = {value!r} changes nothing: leave it out')
 
 
 def _either(table: Mapping[str, Any], name: str, key: str) -> Any:

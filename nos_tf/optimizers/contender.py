@@ -100,10 +100,13 @@ class Contender:
         self.check()
         return self._made(learning_rate, seed, total_steps)
 
-    def check(self) -> None:
+    def check(self, has_embeddings: bool = True) -> None:
         """Checks that the optimizer is another one for each of its constants.
 
         What is on file from before is read without it: its text is a name, whatever its constants did.
+
+        Args:
+            has_embeddings: whether what is trained may have any.
 
         Raises:
             ValueError: a constant would change nothing; the message names it, and says why.
@@ -111,7 +114,7 @@ class Contender:
         name, told = self._parts
         with _naming(self.text):
             if name.startswith(KERAS):
-                check_keras(name.removeprefix(KERAS), told, self._defaults)
+                check_keras(name.removeprefix(KERAS), told, self._defaults, has_embeddings)
             else:
                 check_rule(UpdateRule.parse(name), told)
 

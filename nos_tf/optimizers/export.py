@@ -13,6 +13,7 @@ import itertools
 import keyword
 import re
 import textwrap
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,6 +139,7 @@ def _camel_case(name: str) -> str:
 
 
 def _may_be_called(name: str, source: str) -> bool:
+    name = unicodedata.normalize('NFKC', name)  # as Python reads it
     return name.isidentifier() and not keyword.iskeyword(name) and name not in {*_words(source), *dir(builtins)}
 
 

@@ -124,6 +124,10 @@ class NOSOptimizer(keras.optimizers.Optimizer):
             grads = [_dense(gradient, variable) for gradient, variable in zip(grads, variables, strict=True)]
         super().apply(grads, trainable_variables if trainable_variables is None else variables)
 
+    def _clip_gradients(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Clips as Keras does, but in float32 at least: in float16 a sum of squares is soon 0 or infinite."""
+        return super()._clip_gradients([None if g is None else ops.cast(g, _wide(g.dtype)) for g in grads])
+
     def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         """Updates one variable and its slots."""
         self._update([gradient], [variable], learning_rate)

@@ -107,7 +107,7 @@ class Comparison:
         if not isinstance(listed, Sequence) or not all(isinstance(text, str) for text in listed):
             raise ValueError(f"Comparison.contenders = {listed!r}: must be texts, such as ('powersign', 'keras.Adam')")
         for text in listed:
-            Contender(text).check()
+            Contender(text).check(has_embeddings=False)
         spelled = {Contender(text).program: text for text in listed}
         if len(spelled) < len(listed):
             raise ValueError(f'Comparison.contenders = {listed}: none may be there twice, in whatever spelling')

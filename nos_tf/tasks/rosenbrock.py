@@ -16,6 +16,7 @@ from nos_tf.tasks.machine import check_backend
 
 START = (-1.2, 1.0)  # Rosenbrock 1960; the paper does not say where it starts
 OPTIMUM = (1.0, 1.0)
+LOST = 1e100  # a distance from which there is no way back, and which can still be drawn
 
 
 class Walk(NamedTuple):
@@ -27,14 +28,14 @@ class Walk(NamedTuple):
 
     @property
     def distances(self) -> np.ndarray:
-        """From the optimum, after each step: float64 [steps + 1]; infinite from where it diverged on."""
+        """From the optimum, after each step: float64 [steps + 1]; infinite from the first on that is beyond `LOST`."""
         with np.errstate(over='ignore', invalid='ignore'):
             distances = np.hypot(*(self.points - OPTIMUM).T)
-        return np.where(np.logical_and.accumulate(np.isfinite(distances)), distances, np.inf)
+        return np.where(np.logical_and.accumulate(distances < LOST), distances, np.inf)
 
     @property
     def diverged(self) -> bool:
-        """Whether it left the numbers."""
+        """Whether it was ever that far."""
         return not np.isfinite(self.distances[-1])
 
 
@@ -50,7 +51,7 @@ def suited(text: str) -> Contender:
         ValueError: the text is no optimizer, a constant of it changes nothing, or it would be another one here.
     """
     contender = Contender(text)
-    contender.check()
+    contender.check(has_embeddings=False)
     if text.startswith('keras.Muon'):
         raise ValueError(
             f'optimizer {text!r}: x and y are no matrix, which Muon is for: write keras.AdamW, as it would be'
@@ -92,10 +93,11 @@ def walk(contender: str, rates: Sequence[float], steps: int, start: tuple[float,
         points = tf.TensorArray(tf.float64, steps, element_shape=[2])
         return tf.while_loop(lambda i, _: i < steps, step, (0, points), parallel_iterations=1)[1].stack()
 
+    way = go.get_concrete_function()
     walks = []
     for rate in rates:
         for variable, value in zip(variables, beginning, strict=True):
             variable.assign(value)
         optimizer.learning_rate.assign(rate)
-        walks.append(Walk(contender, rate, np.concatenate([[start], go().numpy()])))
+        walks.append(Walk(contender, rate, np.concatenate([[start], way().numpy()])))
     return walks

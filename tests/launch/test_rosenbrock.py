@@ -20,6 +20,11 @@ def test_it_walks_draws_and_says_what_holds(tmp_path, capsys):
     assert len((run_dir / 'walks.csv').read_text().splitlines()) == 1 + 2 * (5 + 6)
 
 
+def test_a_walk_far_out_is_drawn(tmp_path, capsys):
+    launch('--run_dir', str(tmp_path), '--iterations', '20', '--learning_rates', '0.01')
+    assert 'diverged at every rate' in capsys.readouterr().out and (tmp_path / 'rosenbrock.png').stat().st_size > 9999
+
+
 @pytest.mark.parametrize(
     ('argv', 'said'),
     [

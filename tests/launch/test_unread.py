@@ -25,6 +25,7 @@ def configured(*bindings, file='gin/quickstart.gin'):
     [
         (('RuleConstants.beta_1 = 0.95',), 'RuleConstants.beta_1'),
         (('Search.children = 3', 'nos_tf.controller.learners.Evolution.population = 7'), 'Evolution.population'),
+        (('other/Search.children = 5',), 'other/Search.children'),
         (('Search.seed = 1\nCluster.attempts = 9',), 'Cluster.attempts'),
     ],
 )

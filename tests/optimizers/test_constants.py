@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from nos_tf.optimizers.averages import finalised
-from nos_tf.optimizers.constants import NO_CONSTANTS, NO_EFFECT, defaults_of, read
+from nos_tf.optimizers.constants import FOR_EMBEDDINGS, NO_CONSTANTS, NO_EFFECT, defaults_of, read
 from nos_tf.optimizers.contender import Contender, keras_classes
 
 STEPS = 6
@@ -45,7 +45,7 @@ ARGUMENTS = [(name, key) for name, kind in sorted(keras_classes().items()) for k
 
 
 def is_refused(name, key):
-    return key in NO_EFFECT or f'{name}.{key}' in NO_EFFECT
+    return bool({key, f'{name}.{key}'} & {*NO_EFFECT})
 
 
 def trained(optimizer):
@@ -74,7 +74,9 @@ def walked():
     return weights_of
 
 
-@pytest.mark.parametrize(('name', 'key'), [at for at in ARGUMENTS if not is_refused(*at)])
+@pytest.mark.parametrize(
+    ('name', 'key'), [at for at in ARGUMENTS if not is_refused(*at) and '.'.join(at) not in FOR_EMBEDDINGS]
+)
 def test_each_argument_of_each_class_of_keras_changes_the_weights(walked, name, key):
     beside = BESIDE.get(f'{name}.{key}', BESIDE.get(key))
     parts = [*filter(None, [beside]), f'{key}={OTHERS.get(f"{name}.{key}") or VALUES[key]}']
@@ -126,6 +128,7 @@ def test_each_argument_of_keras_is_a_constant_or_is_known_to_be_none():
         ('keras.Adam with gradient_accumulation_steps=2.5', 'gradient_accumulation_steps = 2.5: must be a whole'),
         ('keras.Adam with use_ema=1, ema_overwrite_frequency=0', 'must be a whole number, at least 1'),
         ('keras.Muon with ns_steps=2.5', 'ns_steps = 2.5: must be a whole number'),
+        ('keras.Adam with weight_decay=0', 'weight_decay = 0 changes nothing: leave it out'),
         ('g with beta_2=0.5', 'beta_2 changes nothing: g reads no constant'),
         ('powersign with epsilon=1', r'epsilon changes nothing: g \* exp\(sign\(g\) \* sign\(m\)\) reads beta_1'),
         ('adam with noise_stddev=3', 'noise_stddev changes nothing: adam reads beta_1, beta_2, epsilon'),
@@ -147,6 +150,17 @@ def test_a_constant_at_its_default_is_as_good_as_none(text):
     contender = Contender(text)
     contender.check()
     assert contender.program == Contender(text.partition(' ')[0]).program
+
+
+def test_exclude_embeddings_is_for_what_may_have_embeddings():
+    contender = Contender('keras.Muon with exclude_embeddings=0')
+    assert contender.optimizer(0.1, 0).exclude_embeddings is False
+    with pytest.raises(ValueError, match='exclude_embeddings changes nothing, so leave it out: nothing here has embed'):
+        contender.check(has_embeddings=False)
+
+
+def test_adamw_may_do_without_its_decay():
+    assert Contender('keras.AdamW with weight_decay=0').optimizer(0.1, 0).weight_decay == 0
 
 
 def test_whole_numbers_are_as_good_as_others():

@@ -233,7 +233,9 @@ def test_a_name_of_ones_own():
     assert '\nclass FastAdamState(NamedTuple):' in source
 
 
-@pytest.mark.parametrize('name', ['', 'two words', '1st', 'class', 'torch', '_sign', 'super', 'a.b', 'x\ny'])
+@pytest.mark.parametrize(
+    'name', ['', 'two words', '1st', 'class', 'torch', '_sign', 'super', 'a.b', 'x\ny', 'ｔｏｒｃｈ']
+)
 def test_refuses_a_name(name):
     with pytest.raises(ValueError, match=r'cannot name the optimizer: give an identifier that its source does not use'):
         export('powersign', 'torch', name)

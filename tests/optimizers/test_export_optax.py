@@ -130,6 +130,17 @@ def test_optax_16_bits_are_updated_by_float32_arithmetic(rule, dtype, optax):
     assert {x.dtype for x in jax.tree.leaves(state)} == {np.dtype('int32'), np.dtype('float32')}
 
 
+@pytest.mark.parametrize('rule', ['g', 'adam'])
+def test_optax_changes_of_single_parameters_are_single_whatever_the_gradients_are(rule, optax):
+    import jax.numpy as jnp
+
+    optimizer = source_of(rule, 'optax')(1.0)
+    params, narrow = jnp.zeros(3, 'float32'), jnp.ones(3, 'bfloat16')
+    state = optimizer.init(params)
+    assert optimizer.update(narrow, state, params)[0].dtype == jnp.float32
+    assert optimizer.update(narrow, state)[0].dtype == jnp.bfloat16  # nothing says what they are for
+
+
 def test_optax_complex_numbers_are_refused_or_split(optax):
     import jax.numpy as jnp
 

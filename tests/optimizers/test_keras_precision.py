@@ -37,6 +37,23 @@ def test_loss_scale_optimizer_skips_what_is_not_finite():
     assert np.isfinite(walked).all() and int(scaled.iterations) == 3
 
 
+@pytest.mark.parametrize('clip', [{'clipnorm': 0.5}, {'global_clipnorm': 0.5}, {'clipvalue': 0.5}])
+@pytest.mark.parametrize('size', [2.0**-13, 2.0**10])
+@pytest.mark.parametrize('accumulated', [{}, {'gradient_accumulation_steps': 2}])
+def test_gradients_of_half_precision_are_clipped_in_single(clip, size, accumulated):
+    """In float16 the square of the one is 0, and that of the other infinite."""
+    steps = {}
+    for dtype in ('float16', 'float32'):
+        variables = [keras.Variable(np.zeros(shape), dtype=dtype) for shape in ((4,), (2, 3))]
+        optimizer = NOSOptimizer('g', 1.0, **clip, **accumulated)
+        optimizer.build(variables)
+        for _ in range(2):
+            optimizer.apply([ops.full(v.shape, size, dtype) for v in variables], variables)
+        steps[dtype] = flat([v.numpy() for v in variables]).astype('float32')
+    assert np.abs(steps['float32']).max() > 0
+    np.testing.assert_allclose(steps['float16'], steps['float32'], rtol=2e-3)
+
+
 def test_loss_scale_optimizer_survives_its_config():
     config = keras.optimizers.serialize(keras.optimizers.LossScaleOptimizer(RandomClass(seed=5)))
     restored = keras.optimizers.deserialize(config)

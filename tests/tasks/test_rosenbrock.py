@@ -37,6 +37,8 @@ def test_a_walk_that_leaves_the_numbers_is_infinitely_far_from_there_on():
     assert way.diverged and way.distances[-1] == np.inf and np.isfinite(way.distances[0])
     back = Walk('x', 1.0, np.array([[0, 0], [np.nan, 0], [1.0, 1.0]]))
     np.testing.assert_array_equal(np.isfinite(back.distances), [True, False, False])
+    lost = Walk('x', 1.0, np.array([[0, 0], [1e200, 0], [1.0, 1.0]]))
+    np.testing.assert_array_equal(np.isfinite(lost.distances), [True, False, False])
 
 
 def test_a_walk_of_averages_is_that_of_its_own_points_averaged():
