@@ -131,7 +131,8 @@ class _Reader:
             one = Leaf('1')
             return one if value > 0 else Apply('-x', one)
         if isinstance(value, Decimal):
-            self.fail(f'the number {value} is no operand; 1, {_listed(_WEIGHTS.values())} are', at)
+            hint = f'; in a product write ({_WEIGHTS[abs(value)]})' if abs(value) in _WEIGHTS else ''
+            self.fail(f'the number {value} is no operand; 1, {_listed(_WEIGHTS.values())} are{hint}', at)
         if isinstance(value, _Epsilon):
             self.fail('eps stands only in a denominator: a / (b + eps)', at)
         if isinstance(value, _Weights):

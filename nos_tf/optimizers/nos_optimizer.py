@@ -1,9 +1,9 @@
 """Any update rule as a Keras optimizer: `model.compile(optimizer=NOSOptimizer('g * exp(sign(g) * sign(m))'))`."""
 
 import itertools
+import keyword
 import math
 import random
-import re
 import sys
 import warnings
 from collections import defaultdict
@@ -224,8 +224,8 @@ def optimizer_class(rule: str | UpdateRule, name: str, learning_rate: float = 0.
     'adam * exp(m)'
     """
     parsed = rule if isinstance(rule, UpdateRule) else UpdateRule.parse(rule)
-    if not re.fullmatch(r'[A-Za-z_]\w*', name):
-        raise ValueError(f'{name!r} is no name of a class: letters, digits and _ make one')
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ValueError(f'{name!r} is no name of a class: letters, digits and _ make one, but for words of Python')
     known = keras.saving.get_registered_object(f'{PACKAGE}>{name}')
     if known is not None:
         if getattr(known, 'made_from', None) == (parsed, learning_rate):

@@ -99,6 +99,7 @@ NO_RULE = [
     ('drop(x, 1.5)', r"character 6 \('x'\): expected an operand \(g, .*restart\), a function \(exp, .*agree\)"),
     ('drop(g, 1.5', r"character 9 \('1'\): drop takes"),
     ('drop(g, m)', r"character 9 \('m'\): drop takes"),
+    ('log(v) * 1e-3*w', r"character 10 \('1'\): the number 0\.001 is no .* are; in a product write \(1e-3\*w\)"),
     ('2 * g', r"character 1 \('2'\): the number 2 is no operand; 1, 1e-4\*w"),
     ('g + 0', r"character 5 \('0'\): no rule contains this number"),
     ('0.5 w', r"character 1 \('0'\): 0\.5\*w is no operand; 1e-4\*w, 1e-3\*w, 1e-2\*w and 1e-1\*w are"),

@@ -55,6 +55,7 @@ def test_class_walks_as_its_rule():
         ),
         ('g', 'NOSOptimizer', r'the name NOSOptimizer is taken by another optimizer \(class NOSOptimizer\)'),
         ('g', 'two words', "'two words' is no name of a class"),
+        ('g', 'class', "'class' is no name of a class: letters, digits and _ make one, but for words of Python"),
         ('g', '1st', "'1st' is no name"),
         ('g', '', "'' is no name"),
         ('tiger', 'Tiger', r"character 1 \('t'\)"),
