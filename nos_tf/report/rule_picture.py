@@ -17,13 +17,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from nos_tf.dsl import equivalence
-from nos_tf.dsl.primitives import Inputs
+from nos_tf.dsl.primitives import SLOTS, Inputs
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.rule_tree import MATHEMATICS, draw_tree, text_width
 
 CELLS = 240  # a side of the plane: even, so that no cell lies on an axis, where signs jump
 SPREAD = 0.5  # standard deviation of the gradients that v and gamma are averages of
 WEIGHT = 1.0
+MANY_STEPS = 1e6  # so many that averages are what they are in the long run
 LARGEST = 1e100  # what is beyond is shown as infinite: the colours need differences of values
 WIDE = 30.0  # the ratio of large to typical values from which on colours are logarithmic
 
@@ -40,15 +41,25 @@ def plane(rule: UpdateRule, cells: int = CELLS) -> tuple[np.ndarray, np.ndarray]
     """The update by the learning rate, Δw/λ, where nothing is dropped and there is no noise.
 
     v and gamma are the averages that gradients of mean m and standard deviation 1/2 lead to in the long run:
-    v = m^2 + 1/4 and gamma = m^3 + 3m/4. The weights are 1.
+    v = m^2 + 1/4 and gamma = m^3 + 3m/4; their decay makes no difference then. The weights are 1, and schedules at
+    their start.
 
     Returns:
         the coordinates [N] of both axes, and the values [N, N], m by g.
     """
     axis = (np.arange(cells) + 0.5) * 2 / cells - 1
     m, g = np.meshgrid(axis, axis, indexing='ij')
-    averages = {'m': m, 'v': m**2 + SPREAD**2, 'gamma': m**3 + 3 * m * SPREAD**2}
-    inputs = Inputs(g, np.full_like(g, WEIGHT), averages, draw=equivalence.Draws(np.zeros_like(g)))
+    moments = {1: m, 2: m**2 + SPREAD**2, 3: m**3 + 3 * m * SPREAD**2}
+    averages = {slot.name: moments[slot.power] for slot in SLOTS.values()}
+    inputs = Inputs(
+        g,
+        np.full_like(g, WEIGHT),
+        averages,
+        draw=equivalence.Draws(np.zeros_like(g)),
+        before=averages,
+        step=MANY_STEPS,
+        progress=0.0,
+    )
     return axis, equivalence.evaluate(rule.expression, inputs, lambda drop: np.ones_like(g))
 
 
@@ -161,6 +172,10 @@ def _caption(rule: UpdateRule, grey: bool) -> Iterator[str]:
     averages = ' and '.join(formula for slot, formula in formulas.items() if slot in rule.slots)
     if averages:
         yield rf'{averages}, as if gradients had mean $\hat{{m}}$ and standard deviation 1/2'
+    if {'m99', 'v99', 'v95'} & set(rule.slots):
+        yield 'averages of other decays are as these, after many steps'
+    if rule.reads_progress:
+        yield 'schedules are at their start'
     if rule.reads_weights:
         yield f'$w = {WEIGHT:g}$'
     if rule.is_stochastic:

@@ -44,6 +44,9 @@ def test_powersign_in_the_four_quadrants():
         ('1e-1*w + g', 0.1 + G),
         ('drop(m, 0.5) * exp(drop(g, 0.3)) + noise', M * np.exp(G)),
         ('1', np.ones_like(G)),
+        ('abs(lerp(m99_before, g))', np.abs(0.9 * M + 0.1 * G)),  # Lion takes its sign
+        ('adam99 * linear', M / (np.sqrt(V) + 1e-8)),
+        ('m_nesterov', 0.9 * M + 0.1 * G),
     ],
 )
 def test_the_plane_of_other_rules(text, expected):
