@@ -50,25 +50,24 @@ def test_each_word_walks_as_the_oracle(rule):
 
 @pytest.mark.slow
 def test_random_rules_walk_as_the_oracle_in_the_optimizer_and_in_one_graph_for_all():
-    vocabulary = Vocabulary.of(None, RULES)
+    vocabulary, weights = Vocabulary.of(None, RULES), tf.constant(start(dtype='float64'))
 
     @tf.function(autograph=False)
-    def train(ids):
-        state = interpreter.initial_state(tf.constant(start(dtype='float64')), vocabulary)
-        for gradient in gradients(dtype='float64')[:6]:
-            state = interpreter.update(
-                ids, state, tf.constant(gradient), tf.constant(RATE, 'float64'), seed=tf.constant(0),
-                constants=RuleConstants(), vocabulary=vocabulary, total_steps=STEPS,
-            )  # fmt: skip
-        return state.weights
+    def step(ids, state, gradient):
+        return interpreter.update(
+            ids, state, gradient, tf.constant(RATE, 'float64'), seed=tf.constant(0),
+            constants=RuleConstants(), vocabulary=vocabulary, total_steps=STEPS,
+        )  # fmt: skip
 
     for rule in RULES:
         with np.errstate(all='ignore'):
             exact = expected(rule)[:6]
         np.testing.assert_allclose(walk(optimizer_of(rule), steps=6), exact, rtol=1e-6, atol=1e-9, err_msg=str(rule))
-        found = train(vocabulary.ids_of(rule))
-        np.testing.assert_allclose(found, exact[-1], rtol=1e-6, atol=1e-9, err_msg=str(rule))
-    assert train.experimental_get_tracing_count() == 1
+        ids, state = tf.constant(vocabulary.ids_of(rule)), interpreter.initial_state(weights, vocabulary)
+        for gradient in gradients(dtype='float64')[:6]:
+            state = step(ids, state, tf.constant(gradient))
+        np.testing.assert_allclose(state.weights, exact[-1], rtol=1e-6, atol=1e-9, err_msg=str(rule))
+    assert step.experimental_get_tracing_count() == 1
 
 
 def keras_walk(optimizer, steps=30):
