@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nos_tf.dsl.primitives import SLOTS, Inputs, RuleConstants
+from nos_tf.dsl.primitives import Inputs, RuleConstants
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import VERSION_1
 from nos_tf.optimizers import semantics
 from nos_tf.optimizers.semantics import Draws
 
@@ -215,7 +216,7 @@ def _delta(model: Models, state: State, gradient: Any, slots: Sequence[Any], see
     time = t.astype(jnp.float32)
     # 1 - beta^t, as semantics.bias_correction has it
     warmth = [-jnp.expm1(time * jnp.log(beta)) for beta in (model.beta_1, model.beta_2, CONSTANTS.beta_3)]
-    averages = {name: slot / warm for name, slot, warm in zip(SLOTS, slots, warmth, strict=True)}
+    averages = {name: slot / warm for name, slot, warm in zip(VERSION_1.slots, slots, warmth, strict=True)}
     m, v, _ = slots
     draws = Draws(seed, t, jnp.arange(gradient.size, dtype=jnp.int32))
     inputs = Inputs(gradient, state.weights, averages, CONSTANTS)
