@@ -108,7 +108,7 @@ def rows_of(title: str, jit: bool, instances: int, rounds: int) -> list[list[str
 
 
 def machine() -> str:
-    """What was measured on."""
+    """Names the machine and the versions of what was measured."""
     path = Path('/proc/cpuinfo')
     models = (
         [

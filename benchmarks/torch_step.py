@@ -75,7 +75,7 @@ def time_rounds(runs: dict[str, torch.optim.Optimizer], rounds: int) -> dict[str
 
 
 def machine() -> str:
-    """What was measured on."""
+    """Names the machine and the versions of what was measured."""
     path = Path('/proc/cpuinfo')
     lines = path.read_text().splitlines() if path.exists() else []
     models = [line.partition(': ')[2] for line in lines if line.startswith('model name')]

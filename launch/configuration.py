@@ -198,7 +198,7 @@ def _place(name: str | None, line: int | None, text: str | None = None) -> str:
 
 
 def _suggestion(message: str) -> str:
-    """What may have been meant, where gin does not know a name; of the parameters all, if none is like it."""
+    """Returns what may have been meant, where gin does not know a name; of the parameters all, if none is like it."""
     registry: Any = gin.config._REGISTRY  # gin has no other list
     if found := _NO_CONFIGURABLE.search(message):
         given = found[1]

@@ -148,7 +148,7 @@ def _known_rules() -> Table:
 
 
 def _notes() -> str:
-    """What the columns of tasks say, and where the rules are from."""
+    """Says what the columns of tasks are, and where the rules are from."""
     by_hand = ', '.join(f'{known.name} ({known.source})' for known in (*HAND_MADE, *VERSION_2))
     notes = (
         'The column of a task has the learning rate that most often won the sweep of a rule there, one sweep a seed; '

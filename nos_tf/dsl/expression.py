@@ -123,7 +123,7 @@ def spell(expression: Expression) -> tuple[tuple[str, ...], dict[Expression, str
 
 
 def arguments(e: Expression) -> tuple[Expression, ...]:
-    """What a node reads, the left one first."""
+    """Returns what a node reads, the left one first."""
     if isinstance(e, Combine):
         return e.left, e.right
     return (e.argument,) if isinstance(e, Apply) else ()

@@ -98,7 +98,7 @@ class UpdateRule:
 
     @cached_property
     def expression(self) -> Expression:
-        """What the rule computes, as a tree."""
+        """The rule as a tree."""
         return from_tokens(self.tokens)
 
     @property
@@ -151,13 +151,13 @@ class UpdateRule:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Which running averages the rule keeps: its memory, in floats a weight."""
+        """The running averages that the rule keeps: its memory, in floats a weight."""
         kept = {slot for row in self.primitives for slot in row.slots}
         return tuple(slot for slot in SLOTS if slot in kept)
 
     @property
     def constants(self) -> tuple[str, ...]:
-        """Which fields of `RuleConstants` the canonical form reads, in their order: the others change nothing.
+        """The fields of `RuleConstants` that the canonical form reads, in their order: the others change nothing.
 
         >>> UpdateRule.parse('powersign').constants, UpdateRule.parse('adam / g').constants
         (('beta_1',), ('beta_1', 'beta_2', 'epsilon'))

@@ -99,7 +99,7 @@ class SearchSpace:
         return tuple(masks)
 
     def _legal_pairs(self, k: int) -> np.ndarray:
-        """Which (op1, op2) iteration k, counted from 0, may select: bool [K, K]."""
+        """Returns which (op1, op2) iteration k, counted from 0, may select: bool [K, K]."""
         count = len(self.operands) + k
         pairs = np.ones([count, count], bool)
         if self.distinct_operands:

@@ -25,7 +25,7 @@ _ALL_OF_VERSION_1 = frozenset(row.token for rows in _TABLES for row in rows if r
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What rules to come may consist of.
+    """The words that rules may consist of, and how deep the rules may be.
 
     Args:
         iterations: the depth of the deepest of them.

@@ -46,12 +46,12 @@ class Contender:
 
     @property
     def constants(self) -> Mapping[str, Value]:
-        """What follows `with`."""
+        """The numbers that follow `with`, by name."""
         return self._parts[1]
 
     @property
     def rule(self) -> UpdateRule | None:
-        """What it computes; None for an optimizer of Keras."""
+        """The rule that it is; None for an optimizer of Keras."""
         name, _ = self._parts
         return None if name.startswith(KERAS) else UpdateRule.parse(name)
 

@@ -111,7 +111,7 @@ class Kernel:
         def step(
             variable: Tensor, slots: dict[str, Tensor], gradient: Tensor, positions: Tensor, scalars: Scalars
         ) -> None:
-            """What is compiled."""
+            """Does one update, compiled."""
             averages = {name: slot.value() for name, slot in slots.items()}
             weights = tf.cast(variable.value(), gradient.dtype)
             delta, averages = self(Elements(gradient, averages, weights, positions), scalars)

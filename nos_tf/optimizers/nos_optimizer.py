@@ -192,12 +192,12 @@ class NOSOptimizer(keras.optimizers.Optimizer):
         return ops.minimum(ops.cast(self.iterations, dtype) / self.total_steps, 1.0)
 
     def _positions(self, index: int, shape: tuple[int, ...]) -> Tensor:
-        """Where its elements stand in the sequence of all weights: int32, of its shape; wraps around."""
+        """Returns where its elements stand in the sequence of all weights: int32, of its shape; wraps around."""
         first = (self._first_elements[index] + 2**31) % 2**32 - 2**31
         return ops.reshape(ops.arange(math.prod(shape), dtype='int32') + first, shape)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes this optimizer from; the rule as tokens."""
+        """Returns what `from_config` makes this optimizer from; the rule as tokens."""
         constants = {name: getattr(self.constants, name) for name in RuleConstants.__dataclass_fields__}
         decay = None if self.sign_decay is None else keras.optimizers.schedules.serialize(self.sign_decay)
         tokens = ' '.join(self.rule.tokens)
