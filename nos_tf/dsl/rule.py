@@ -130,7 +130,10 @@ class UpdateRule:
         for position, number in enumerate(map(int, ids)):
             known = {id: token for token, id in _ids(position).items()}
             if number not in known:
-                raise ValueError(f'token {position + 1} has the id {number}, which this version does not know')
+                raise ValueError(
+                    f'token {position + 1} has the id {number}, which this nos_tf does not know: if a newer one wrote '
+                    'it, install that'
+                )
             tokens.append(known[number])
         return cls(tuple(tokens))
 

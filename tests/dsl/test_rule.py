@@ -15,7 +15,7 @@ def test_ids_of_no_primitive_are_refused(position, id):
     """As of a newer version, or of an iteration that is yet to come."""
     ids = UpdateRule.parse(POWERSIGN).token_ids
     ids[position] = id
-    with pytest.raises(ValueError, match=f'^token {position + 1} has the id {id}, which this version does not know'):
+    with pytest.raises(ValueError, match=f'^token {position + 1} has the id {id}, which this nos_tf does not know: '):
         UpdateRule.from_ids(ids)
 
 
