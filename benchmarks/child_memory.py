@@ -15,10 +15,10 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import numpy as np
 
 from nos_tf import SearchSpace, output
+from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.images import Digits
-from nos_tf.tasks.machine import use_one_cpu_thread
+from nos_tf.tasks.data import Digits
 
 MIB = 2**20
 

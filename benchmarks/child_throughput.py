@@ -25,10 +25,10 @@ import tensorflow as tf
 from optimizer_step import machine
 
 from nos_tf import UpdateRule, output
+from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.images import Images, Split, TfdsImages
-from nos_tf.tasks.machine import use_one_cpu_thread
+from nos_tf.tasks.data import Images, Split, TfdsImages
 
 BATCH = 100
 STEPS = 30

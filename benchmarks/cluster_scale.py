@@ -37,10 +37,10 @@ from simulated_search import HEAD, Mode, Played, draw, modes, play
 from virtual_workers import Times, VirtualWorkers
 
 from nos_tf import Search
-from nos_tf.search import RunError
-from nos_tf.search.cluster_config import ClusterConfig
-from nos_tf.search.schema import FILE_NAME, TRAINED
-from nos_tf.search.table import RewardTable, Table
+from nos_tf.errors import RunError
+from nos_tf.evaluation.cluster.config import ClusterConfig
+from nos_tf.evaluation.table import RewardTable, Table
+from nos_tf.store.schema import FILE_NAME, TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 LEARNERS = ('TRPO', 'Reinforce', 'RandomSearch', 'Evolution', 'Bayesian')

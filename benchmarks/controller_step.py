@@ -26,7 +26,7 @@ from nos_tf.controller.agent import Agent
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Reinforce
 from nos_tf.controller.solvers import AdamSurrogate
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.tasks.machine import use_one_cpu_thread
+from nos_tf.evaluation.machine import use_one_cpu_thread
 
 BATCHES = (5, 20)
 Learner = TRPO | PPO | Reinforce | Evolution | Bayesian

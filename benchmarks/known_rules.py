@@ -27,10 +27,10 @@ import commandline
 from nos_tf import Search, UpdateRule
 from nos_tf.dsl.known import KNOWN_RULES, LEARNING_RATES_FILE, LearningRate, read_learning_rates
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.search.files import write_whole
+from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.search.rescore import Score, rescore
 from nos_tf.search.session import Session
-from nos_tf.tasks.machine import use_one_cpu_thread
+from nos_tf.files import write_text
 
 
 def score_rules(search: Search, names: list[str], seeds: int, run_dir: Path) -> list[Score]:
@@ -62,7 +62,7 @@ def update_table(path: Path, rows: Iterable[LearningRate]) -> None:
     for key in sorted(table, key=lambda key: (tasks.index(key[0]), names.index(key[1]))):
         row = table[key]
         writer.writerow((*key, f'{row.learning_rate:g}', f'{row.reward_mean:.4f}', f'{row.reward_sd:.4f}', row.seeds))
-    write_whole(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def _parse_arguments() -> argparse.Namespace:

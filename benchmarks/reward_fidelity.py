@@ -37,8 +37,8 @@ from nos_tf.controller.learners import RandomSearch
 from nos_tf.dsl.known import KNOWN_RULES, TABLE_1
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks.child import Outcome
-from nos_tf.tasks.machine import use_one_cpu_thread
 
 PARTS = ('bf16', 'racing', 'rejection')
 FULL, OTHER_SEED, BFLOAT16 = 'full', 'another seed', 'bfloat16'

@@ -40,9 +40,9 @@ from trainings import Contender, Ours, Train, Training, Trainings, argument_pars
 from nos_tf import NOSOptimizer, Search, UpdateRule
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks.child import Child, Outcome
-from nos_tf.tasks.images import Images
-from nos_tf.tasks.machine import use_one_cpu_thread
+from nos_tf.tasks.data import Images
 
 NAMES = {
     'a': 'Keras, literally',

@@ -26,12 +26,12 @@ from typing import Any, NamedTuple, Protocol
 
 from nos_tf import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.search import RunError
-from nos_tf.search.evaluators import ProcessPool
-from nos_tf.search.faults import explained
-from nos_tf.search.files import lock_directory
+from nos_tf.errors import RunError
+from nos_tf.evaluation.machine import use_one_cpu_thread
+from nos_tf.evaluation.pool import ProcessPool
+from nos_tf.store.faults import explained
+from nos_tf.store.locks import lock_directory
 from nos_tf.tasks.child import Child, Outcome
-from nos_tf.tasks.machine import use_one_cpu_thread
 
 Train = Callable[[UpdateRule], Outcome]
 

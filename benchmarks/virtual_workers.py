@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.search.jobs import Job
-from nos_tf.search.table import RewardTable, Table
+from nos_tf.evaluation.jobs import Job
+from nos_tf.evaluation.table import RewardTable, Table
 from nos_tf.tasks.child import Child, Outcome
 
 HICCUP = 0.999  # quantile of the measured times above which the machine was asleep, and no child slow

@@ -4,12 +4,12 @@ python launch/cifar10.py --gin_files gin/convnet_reduced.gin --run_dir runs/conv
 """
 
 import commandline
+from nos_tf.compare import funnel as _funnel  # noqa: F401  (gin files name what these modules register)
+from nos_tf.compare.comparison import Comparison
+from nos_tf.evaluation import machine
+from nos_tf.evaluation.cluster.config import check_used
 from nos_tf.report import comparison_report
-from nos_tf.search import funnel as _funnel  # noqa: F401  (gin files name what these modules register)
-from nos_tf.search.cluster_config import check_used
-from nos_tf.search.comparison import Comparison
 from nos_tf.tasks import convnet as _convnet  # noqa: F401
-from nos_tf.tasks import machine
 from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401
 
 

@@ -22,7 +22,8 @@ with loading.quiet(), loading.explained():
 
     from configuration import configure, in_one_place
     from nos_tf import output
-    from nos_tf.search import ClusterLostError, RunError, heartbeat
+    from nos_tf.errors import ClusterLostError, RunError
+    from nos_tf.evaluation.cluster import heartbeat
 
 __all__ = ['argument_parser', 'bare_parser', 'configure', 'configured_parser', 'main', 'parse_arguments']
 

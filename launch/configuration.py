@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 import gin
 
-from nos_tf.search import RunError
+from nos_tf import output
+from nos_tf.errors import RunError
+from nos_tf.tasks.renamed import rename_bindings
 from unread import check_bindings
 
 ROOT = Path(__file__).parents[1]
@@ -59,9 +61,10 @@ def configure(arguments: argparse.Namespace, root: Callable[[], Root]) -> Root:
     gin.add_config_file_search_path(str(ROOT))  # for 'gin/...' wherever the command is given
     logging.disable(logging.ERROR)  # gin logs each path where a file is not
     try:
-        _parse(arguments.gin_files, arguments.gin_bindings)
+        bindings, renamed = rename_bindings('\n'.join(arguments.gin_bindings))
+        _parse(arguments.gin_files, bindings, renamed)
         made = root()
-        check_bindings(arguments.gin_bindings)
+        check_bindings(bindings.splitlines())
         return made
     except RecursionError as error:
         raise RunError(
@@ -87,6 +90,7 @@ class _Reader:
     def __init__(self) -> None:
         self._open: list[Path] = []
         self.texts: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}  # old names in them -> new
         self.failed = BINDINGS  # in which of them parsing has ended
 
     @contextlib.contextmanager
@@ -101,7 +105,8 @@ class _Reader:
             raise RunError(f'{name} includes itself: remove one include')
         self._open.append(path.resolve())
         try:
-            self.texts[name] = _read(path)
+            self.texts[name], renamed = rename_bindings(_read(path))
+            self.renamed.update(renamed)
             file = io.StringIO(self.texts[name])
             file.name = name  # gin's errors say it
             yield file
@@ -137,8 +142,13 @@ def _read(path: Path) -> str:
     return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
-def _parse(files: list[str], bindings: list[str]) -> None:
-    """Gives gin what it is to parse.
+def _parse(files: list[str], bindings: str, renamed: dict[str, str]) -> None:
+    """Gives gin what it is to parse, and tells of names that have moved.
+
+    Args:
+        files: of configurations.
+        bindings: of the command line, in the names of today.
+        renamed: the names of before among them -> today's.
 
     Raises:
         RunError: it cannot; the message names the file, the line and what to do.
@@ -148,6 +158,10 @@ def _parse(files: list[str], bindings: list[str]) -> None:
     kept, readers[:] = readers[:], [(reader, os.path.exists)]
     try:
         gin.parse_config_files_and_bindings(files, bindings)
+        if renamed := {**reader.renamed, **renamed}:
+            output.warn('names that have moved: ' + ', '.join(f'{old} is now {new}' for old, new in renamed.items()))
+            if not _is_bound('Search.task'):  # before, there was but one kind of task
+                gin.parse_config('Search.task = @ImageClassification()')
     except SyntaxError as error:
         name = error.filename if error.filename and error.filename != '<tokenize>' else reader.failed
         raise RunError(_misspelled(_place(name, error.lineno, error.text), error.msg)) from error
@@ -158,6 +172,14 @@ def _parse(files: list[str], bindings: list[str]) -> None:
         raise RunError(_explained(error, reader)) from error
     finally:
         readers[:] = kept
+
+
+def _is_bound(name: str) -> bool:
+    try:
+        gin.query_parameter(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _misspelled(place: str, reason: str) -> str:

@@ -5,9 +5,9 @@ python launch/search.py --gin_files gin/quickstart.gin --run_dir runs/quickstart
 
 import commandline
 from nos_tf import Search
+from nos_tf.evaluation.cluster.cluster import Cluster
+from nos_tf.evaluation.cluster.config import check_used
 from nos_tf.report import report
-from nos_tf.search.cluster import Cluster
-from nos_tf.search.cluster_config import check_used
 
 
 def search() -> None:

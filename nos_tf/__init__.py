@@ -27,7 +27,7 @@ _IS_COMMAND = sys.argv[:1] == ['-m'] and 'nos_tf' in sys.orig_argv
 if TYPE_CHECKING or not _IS_COMMAND:
     from nos_tf.optimizers.nos_optimizer import AddSign, NOSOptimizer, PowerSign, optimizer_class
 if TYPE_CHECKING:
-    from nos_tf.search.loop import Search
+    from nos_tf.search.search import Search
 
 __all__ = [
     'AddSign',
@@ -42,7 +42,7 @@ __all__ = [
 
 
 _LATER = {
-    'Search': 'nos_tf.search.loop',
+    'Search': 'nos_tf.search.search',
     **dict.fromkeys(('AddSign', 'NOSOptimizer', 'PowerSign', 'optimizer_class'), 'nos_tf.optimizers.nos_optimizer'),
 }
 

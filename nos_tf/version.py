@@ -1,3 +1,3 @@
 """The version of nos_tf, in one place: setup.py reads it, and any module may import it."""
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'

@@ -3,7 +3,7 @@
 import json
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.schema import Row
+from nos_tf.store.schema import Row
 
 
 def make_row(reward, rule='g', id=0, origin='trained'):

@@ -1,7 +1,7 @@
 """An evaluator that does as it is told, for tests of what stands before it."""
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import RunError
+from nos_tf.errors import RunError
 from nos_tf.tasks.child import Outcome
 
 G, M = (UpdateRule.parse(name).canonical() for name in 'gm')

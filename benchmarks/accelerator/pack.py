@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nos_tf import output
-from nos_tf.tasks.images import TfdsImages
+from nos_tf.tasks.data import TfdsImages
 
 LEVELS = 255  # a byte a value: off by a 500th of the range at most
 

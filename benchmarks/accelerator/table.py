@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from nos_tf import output
+from nos_tf.compare.paired import Difference, half_width
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.page import markdown
-from nos_tf.search.paired import Difference, half_width
 
 HEAD = ['rule', 'in the search', 'accuracy again', 'against the best by hand', 'learning rates']
 

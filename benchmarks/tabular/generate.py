@@ -33,14 +33,14 @@ from nos_tf.dsl.classes import Classes, draw_deeper, draw_merged, find_classes, 
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.search import RunError
-from nos_tf.search.columns import Columns, accuracies
-from nos_tf.search.evaluators import ProcessPool
-from nos_tf.search.jobs import Job
-from nos_tf.search.store import Result, Store
-from nos_tf.search.table import FORMAT, RewardTable
+from nos_tf.errors import RunError
+from nos_tf.evaluation.columns import Columns, accuracies
+from nos_tf.evaluation.jobs import Job
+from nos_tf.evaluation.machine import use_one_cpu_thread
+from nos_tf.evaluation.pool import ProcessPool
+from nos_tf.evaluation.table import FORMAT, RewardTable
+from nos_tf.store.results import Result, Store
 from nos_tf.tasks.child import Child, Outcome
-from nos_tf.tasks.machine import use_one_cpu_thread
 
 SEED = 20170806  # of the order of training and of what is drawn
 MORE_SEEDS = 4

@@ -15,8 +15,8 @@ from scipy import stats
 from nos_tf import output
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.columns import Columns
-from nos_tf.search.table import RewardTable
+from nos_tf.evaluation.columns import Columns
+from nos_tf.evaluation.table import RewardTable
 
 FOLDER = Path(__file__).resolve().parent
 CHANCE = 0.15  # rewards up to here are those of rules that do not train: ten classes

@@ -30,8 +30,8 @@ import study_figures
 
 from nos_tf import output
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Learner, RandomSearch, Reinforce, WarmStart
-from nos_tf.search.table import RewardTable
-from nos_tf.tasks.machine import use_one_cpu_thread
+from nos_tf.evaluation.machine import use_one_cpu_thread
+from nos_tf.evaluation.table import RewardTable
 
 FOLDER = Path(__file__).resolve().parent
 SEEDS = tuple(range(10))

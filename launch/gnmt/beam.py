@@ -13,7 +13,7 @@ import tensorflow as tf
 from gnmt.attention import Memory
 from gnmt.model import DecoderState, Weights, advance, encode, start
 from gnmt.text import BEGIN, END, PAD
-from nos_tf.tasks.checks import check_counts
+from nos_tf.config import Configured, Count, Share
 
 _LEAST = 1e-9  # attention, before its logarithm
 LENGTHS, MORE = 2, 10  # a translation has at most so many times the tokens of its source, and so many more
@@ -21,7 +21,7 @@ LENGTHS, MORE = 2, 10  # a translation has at most so many times the tokens of i
 
 @gin.register
 @dataclass(frozen=True)
-class Beam:
+class Beam(Configured):
     """How to translate.
 
     Args:
@@ -33,16 +33,9 @@ class Beam:
         ValueError: a value out of range; the message names the binding.
     """
 
-    width: int = 4
-    alpha: float = 0.2
-    beta: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_counts(self, 'width')
-        for name in ('alpha', 'beta'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise ValueError(f'Beam.{name} = {value!r}: must be a number from 0 to 1')
+    width: Count = 4
+    alpha: Share = 0.2
+    beta: Share = 0.2
 
     def search(self, weights: Weights, source: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The best translations that are found of source int32 [B, S].

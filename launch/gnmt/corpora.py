@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import gin
 import numpy as np
 from num2words import num2words
 
-from nos_tf.tasks.checks import check_counts
+from nos_tf.config import Configured, Count, Incidental, Natural, at_most
 
 MOST = 10**12
 """The highest bound of number words."""
@@ -53,7 +53,7 @@ class CorpusSource(Protocol):
 
 @gin.register
 @dataclass(frozen=True)
-class NumberWords:
+class NumberWords(Configured):
     """German numerals from English ones, 'one hundred and twenty-three' -> 'einhundertdreiundzwanzig'.
 
     There is one right answer, and nothing to download. The parts share no number.
@@ -66,17 +66,14 @@ class NumberWords:
         seed: of which are in which part.
     """
 
-    train_examples: int = 20_000
-    validation_examples: int = 500
-    test_examples: int = 500
-    below: int = 1_000_000
-    seed: int = 0
+    train_examples: Count = 20_000
+    validation_examples: Count = 500
+    test_examples: Count = 500
+    below: Annotated[Count, at_most(MOST)] = 1_000_000
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
-        check_counts(self, 'train_examples', 'validation_examples', 'test_examples', 'below')
-        check_counts(self, 'seed', least=0)
-        if self.below > MOST:
-            raise ValueError(f'NumberWords.below = {self.below}: must be at most {MOST:,}')
+        super().__post_init__()
         wanted = self.train_examples + self.validation_examples + self.test_examples
         if wanted > self.below:
             raise ValueError(f'NumberWords.below = {self.below}: there are not the {wanted} numbers that are wanted')
@@ -98,7 +95,7 @@ class NumberWords:
 
 @gin.register
 @dataclass(frozen=True)
-class TextFiles:
+class TextFiles(Configured):
     """Plain parallel text, a sentence a line: `train.en` beside `train.de`, and so on (Multi30k is such).
 
     Args:
@@ -110,17 +107,12 @@ class TextFiles:
         test: stem of those to report.
     """
 
-    directory: str = gin.REQUIRED
+    directory: Annotated[str, Incidental] = gin.REQUIRED
     source: str = 'en'
     target: str = 'de'
     train: str = 'train'
     validation: str = 'val'
     test: str = 'test_2016_flickr'
-
-    def __post_init__(self) -> None:
-        for name in ('directory', 'source', 'target', 'train', 'validation', 'test'):
-            if not isinstance(value := getattr(self, name), str):
-                raise ValueError(f'TextFiles.{name} = {value!r}: must be text in quotes')
 
     def load(self) -> Corpus:
         """All sentences, without the white space around them."""
@@ -177,7 +169,7 @@ def _lines(path: Path) -> list[str]:
 
 @gin.register
 @dataclass(frozen=True)
-class Wmt14:
+class Wmt14(Configured):
     """WMT 2014 English -> German through tensorflow-datasets; newstest2013 to stop by, newstest2014 to report.
 
     Args:
@@ -186,13 +178,9 @@ class Wmt14:
         train_examples: the first so many; None for all 4.5 million.
     """
 
-    data_dir: str | None = None
-    download: bool = True
-    train_examples: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.train_examples is not None:
-            check_counts(self, 'train_examples')
+    data_dir: Annotated[str | None, Incidental] = None
+    download: Annotated[bool, Incidental] = True
+    train_examples: Count | None = None
 
     def fingerprint(self) -> str:
         """None: tensorflow-datasets has one such text."""

@@ -11,7 +11,7 @@ Axes: B sentences, N sentences or hypotheses, S source tokens, T target tokens, 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gin
 import keras
@@ -21,7 +21,7 @@ import tensorflow as tf
 from gnmt.attention import AttentionWeights, Memory, attend, attended, remember
 from gnmt.recurrent import LstmState, LstmWeights, sequence, step
 from gnmt.text import BEGIN, PAD
-from nos_tf.tasks.checks import check_counts
+from nos_tf.config import Configured, Count, at_least, below
 
 RESIDUAL_FROM = 3  # the number of the first layer whose input is added to its output
 
@@ -30,7 +30,7 @@ Drop = Callable[[tf.Tensor], tf.Tensor]
 
 @gin.register
 @dataclass(frozen=True)
-class Gnmt:
+class Gnmt(Configured):
     """A size of the network.
 
     Args:
@@ -45,24 +45,12 @@ class Gnmt:
         ValueError: a value out of range; the message names the binding.
     """
 
-    layers: int = 8
-    units: int = 1024
-    dropout: float = 0.2
-    initial: float = 0.04
-    initial_embeddings: float | None = None
+    layers: Annotated[int, at_least(2)] = 8
+    units: Count = 1024
+    dropout: Annotated[float, at_least(0), below(1)] = 0.2
+    initial: Annotated[float, at_least(0)] = 0.04
+    initial_embeddings: Annotated[float, at_least(0)] | None = None
     bfloat16: bool = False
-
-    def __post_init__(self) -> None:
-        check_counts(self, 'layers', least=2)
-        check_counts(self, 'units')
-        for name, most in (('dropout', 1.0), ('initial', float('inf')), ('initial_embeddings', float('inf'))):
-            value = getattr(self, name)
-            if value is None and name == 'initial_embeddings':
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
-                raise ValueError(f'Gnmt.{name} = {value!r}: must be a number from 0 to below {most:g}')
-        if not isinstance(self.bfloat16, bool):
-            raise ValueError(f'Gnmt.bfloat16 = {self.bfloat16!r}: must be True or False')
 
     def model(self, subwords: int, seed: int) -> 'Translator':
         """A new network for a vocabulary; the same seed gives the same weights."""

@@ -1,26 +1,28 @@
 """Where one translator at a time is trained: on all of a machine, or on the workers of a cluster.
 
-Several at a time, one thread each, are the other choice: `nos_tf.search.evaluators.ProcessPool`.
+Several at a time, one thread each, are the other choice: `nos_tf.evaluation.pool.ProcessPool`.
 """
 
 from collections import deque
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import gin
 import tensorflow as tf
 
 from gnmt.recipe import Trained
-from gnmt.trainer import Course
-from nos_tf.search import RunError
-from nos_tf.search.connection import connect, raise_if_lost
-from nos_tf.search.jobs import reason
-from nos_tf.search.training_run import Training
-from nos_tf.tasks import machine
-from nos_tf.tasks.checks import check_counts
+from gnmt.trainer import TranslationSetup
+from nos_tf.config import Configured, Count, Incidental
+from nos_tf.errors import RunError
+from nos_tf.evaluation import machine
+from nos_tf.evaluation.cluster.connection import connect, raise_if_lost
+from nos_tf.evaluation.jobs import reason
+from nos_tf.store.trainings import Training
 
 
 @gin.register
-class OneAtATime:
+@dataclass
+class OneAtATime(Configured):
     """Trains in this process on all the threads and GPUs that TensorFlow finds, or on a cluster whose chief it is.
 
     Args:
@@ -31,25 +33,22 @@ class OneAtATime:
         ValueError: a value out of range; the message names the binding.
     """
 
-    def __init__(self, on_cluster: bool = False, start_seconds: int = 120) -> None:
-        if not isinstance(on_cluster, bool):
-            raise ValueError(f'OneAtATime.on_cluster = {on_cluster!r}: must be True or False')
-        self.on_cluster, self.start_seconds = on_cluster, start_seconds
-        check_counts(self, 'start_seconds')
-        self._queue: deque[Training] = deque()
+    on_cluster: bool = False
+    start_seconds: Annotated[Count, Incidental] = 120
 
-    def machine(self) -> dict[str, Any]:
-        """As of `nos_tf.search.evaluators.ProcessPool`; trainings on a cluster are others than those of one process."""
-        return machine.identity() | ({'OneAtATime.on_cluster': True} if self.on_cluster else {})
+    def identity(self, setup: TranslationSetup) -> dict[str, Any]:
+        """Returns the identity of the setup and of this machine; trainings on a cluster are others than elsewhere."""
+        return setup.identity() | machine.identity() | ({'OneAtATime.on_cluster': True} if self.on_cluster else {})
 
-    def start(self, course: Course, _: int) -> None:
+    def start(self, setup: TranslationSetup) -> None:
         """Waits for the servers, if there are any, and loads the data.
 
         Raises:
-            RunError: as `nos_tf.search.connection.connect`.
+            RunError: as `nos_tf.evaluation.cluster.connection.connect`.
         """
+        self._queue: deque[Training] = deque()
         coordinator = connect(self.start_seconds)[1] if self.on_cluster else None
-        self._trainer = course.trainer(coordinator=coordinator)
+        self._trainer = setup.trainer(coordinator=coordinator)
 
     def submit(self, job: Training) -> None:
         """Queues a training."""

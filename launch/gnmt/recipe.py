@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gin
 import keras
@@ -13,9 +13,7 @@ import tensorflow as tf
 from gnmt.beam import Beam
 from gnmt.corpora import CorpusSource
 from gnmt.model import Gnmt
-from nos_tf.tasks.bindings import bindings_of
-from nos_tf.tasks.checks import check_counts
-from nos_tf.tasks.images import PLACES
+from nos_tf.config import NOT_EMPTY, Configured, Count, Incidental, Natural, above, at_least, below, bindings_of
 
 
 class Point(NamedTuple):
@@ -75,7 +73,7 @@ class Trained(NamedTuple):
 
 @gin.register
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Configured):
     """A factor of the learning rate: it warms up linearly, stays at 1, and is then halved again and again.
 
     Args:
@@ -88,16 +86,10 @@ class Schedule:
         ValueError: a value out of range; the message names the binding.
     """
 
-    warmup_steps: int = 0
-    decay_from: int | None = None
-    decay_every: int = 1
-    decays: int = 4
-
-    def __post_init__(self) -> None:
-        check_counts(self, 'warmup_steps', 'decays', least=0)
-        check_counts(self, 'decay_every')
-        if self.decay_from is not None:
-            check_counts(self, 'decay_from')
+    warmup_steps: Natural = 0
+    decay_from: Count | None = None
+    decay_every: Count = 1
+    decays: Natural = 4
 
     def factor(self, steps: tf.Tensor) -> tf.Tensor:
         """After so many steps, int [] -> float32 [].
@@ -136,7 +128,7 @@ class Scheduled(keras.optimizers.schedules.LearningRateSchedule):
 
 @gin.register
 @dataclass(frozen=True)
-class TranslationRecipe:
+class TranslationRecipe(Configured):
     """All of a training but the optimizer, its learning rate and the seed.
 
     Args:
@@ -157,35 +149,23 @@ class TranslationRecipe:
     """
 
     corpus: CorpusSource = gin.REQUIRED
-    subwords: int = 32_000
+    subwords: Count = 32_000
     network: Gnmt = dataclasses.field(default_factory=Gnmt)
-    bounds: Sequence[int] = (10, 20, 30, 40, 50)
-    batch_size: int = 128
-    steps: int = 100_000
-    evaluate_every: int = 2_000
-    patience: int = 5
-    clip_norm: float = 5.0
+    bounds: Annotated[Sequence[Annotated[int, at_least(2)]], NOT_EMPTY] = (10, 20, 30, 40, 50)
+    batch_size: Count = 128
+    steps: Annotated[Count, Incidental] = 100_000  # a longer training goes on from a shorter one
+    evaluate_every: Count = 2_000
+    patience: Count = 5
+    clip_norm: Annotated[float, above(0), below(1e38)] = 5.0
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
     beam: Beam = dataclasses.field(default_factory=Beam)
 
     def __post_init__(self) -> None:
-        for name, verb in (('corpus', 'load'), ('network', 'model'), ('schedule', 'factor'), ('beam', 'search')):
-            value = getattr(self, name)
-            if isinstance(value, type) or not hasattr(value, verb):
-                raise ValueError(f'TranslationRecipe.{name} = {value!r}: is no {name}; write @Name(), with brackets')
-        check_counts(self, 'subwords', 'batch_size', 'steps', 'evaluate_every', 'patience')
-        if (
-            isinstance(self.clip_norm, bool)
-            or not isinstance(self.clip_norm, int | float)
-            or not 0 < self.clip_norm < 1e38
-        ):
-            raise ValueError(f'TranslationRecipe.clip_norm = {self.clip_norm!r}: must be a positive number below 1e38')
+        super().__post_init__()
         if self.beam.width > self.subwords:
             raise ValueError(f'Beam.width = {self.beam.width}: must be at most the {self.subwords} subwords')
-        bounds = self.bounds
-        whole = isinstance(bounds, Sequence) and all(isinstance(b, int) and not isinstance(b, bool) for b in bounds)
-        if not whole or not bounds or list(bounds) != sorted({b for b in bounds if b > 1}):
-            raise ValueError(f'TranslationRecipe.bounds = {bounds!r}: must be growing whole numbers, at least 2')
+        if list(self.bounds) != sorted(set(self.bounds)):
+            raise ValueError(f'TranslationRecipe.bounds = {self.bounds!r}: must be growing whole numbers, at least 2')
 
     @property
     def longest(self) -> int:
@@ -198,9 +178,7 @@ class TranslationRecipe:
         Raises:
             FileNotFoundError, ValueError: as `CorpusSource.fingerprint`.
         """
-        parts = {key: value for key, value in bindings_of(self).items() if key.rpartition('.')[2] not in PLACES}
-        del parts['TranslationRecipe.steps']  # a longer training goes on from a shorter one
-        return parts | {'corpus': self.corpus.fingerprint()}
+        return bindings_of(self) | {'corpus': self.corpus.fingerprint()}
 
 
 def perplexity(loss: float) -> float:

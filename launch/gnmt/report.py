@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gnmt.recipe import Trained
+from nos_tf.errors import RunError
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.cells import EDGE, at_edge, spread
 from nos_tf.report.drawn import Drawn, caption_of, dashed_in_figure, in_figure, write_drawn
@@ -15,8 +16,7 @@ from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section
 from nos_tf.report.paired_table import Scores
 from nos_tf.report.summary import read_summary
-from nos_tf.search import RunError
-from nos_tf.search.training_run import Key, read_trainings
+from nos_tf.store.trainings import Key, read_trainings
 
 LAUNCHER = 'launch/gnmt/train.py'
 PAPER = {'keras.Adam': (1.49, 24.5), 'powersign': (1.39, 25.0)}

@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from gnmt.recipe import Point, Scheduled, Trained, TranslationRecipe
-from nos_tf import output
+from nos_tf import files, output
+from nos_tf.errors import RunError
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search import RunError
-from nos_tf.tasks import archives
 
 IDS, SEED = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([2], tf.int32)
 
@@ -148,7 +147,7 @@ class State:
         arrays['points'] = np.array(trained.points)
         arrays['over'] = np.array([trained.diverged, trained.stopped])
         arrays['identity'] = np.array(self._identity)
-        archives.save(path, arrays)
+        files.save(path, arrays)
 
     def restore(self, path: Path) -> Trained:
         """Takes up a training from its checkpoint, or from the beginning; a damaged checkpoint is said, and is none.
@@ -161,7 +160,7 @@ class State:
         trained = Trained((), False, False, None, None, '', self.memory)
         if path.exists():
             try:
-                stored = archives.load(path)
+                stored = files.load(path)
                 found = [array for key, array in stored.items() if key[0] in 'vb' and key[1:].isdigit()]
                 points = tuple(Point(int(step), *rest) for step, *rest in stored['points'].tolist())
                 diverged, stopped = stored['over'].tolist()

@@ -13,8 +13,8 @@ from gnmt import corpora as _corpora  # noqa: F401  (gin files name what these m
 from gnmt import places as _places  # noqa: F401
 from gnmt import report
 from gnmt.transfer import Transfer
-from nos_tf.search import RunError
-from nos_tf.search.cluster_config import check_used
+from nos_tf.errors import RunError
+from nos_tf.evaluation.cluster.config import check_used
 
 
 def transfer() -> None:

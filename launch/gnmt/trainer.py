@@ -27,15 +27,15 @@ from gnmt.state import IDS, State
 from gnmt.text import Vocabulary, batches, bleu, encode
 from nos_tf import output
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search.training_run import Key
+from nos_tf.store.trainings import Key
 
 SAMPLES = 5  # validation sentences that TensorBoard shows
 TRANSLATED_AT_ONCE = 100
 
 
 @dataclass
-class Course:
-    """What a process that trains is told.
+class TranslationSetup:
+    """All that a process needs to train translators.
 
     Args:
         recipe: of all trainings.
@@ -45,7 +45,11 @@ class Course:
     recipe: TranslationRecipe
     run_dir: Path
 
-    def trainer(self, _: int = 1, coordinator: Any = None) -> 'TranslatorTrainer':
+    def identity(self) -> dict[str, Any]:
+        """Returns the identity of the recipe."""
+        return self.recipe.identity()
+
+    def trainer(self, coordinator: Any = None) -> 'TranslatorTrainer':
         """Loads the data, and gets ready to train."""
         return TranslatorTrainer(self.recipe, self.run_dir, coordinator)
 

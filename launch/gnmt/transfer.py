@@ -9,14 +9,17 @@ from typing import Any
 import gin
 
 from gnmt.recipe import Trained, TranslationRecipe
-from gnmt.trainer import Course
+from gnmt.trainer import TranslationSetup
+from nos_tf.compare.trainings import TrainingRun
+from nos_tf.config import Configured, Count
+from nos_tf.errors import RunError
+from nos_tf.evaluation.jobs import Evaluator
+from nos_tf.evaluation.machine import is_of_machine
+from nos_tf.evaluation.pool import ProcessPool
+from nos_tf.files import write_text
 from nos_tf.optimizers.contender import Contender
-from nos_tf.search import RunError
-from nos_tf.search.evaluators import ProcessPool
-from nos_tf.search.files import write_whole
-from nos_tf.search.training_run import Key, Training, TrainingRun, TrainingStore
-from nos_tf.tasks.checks import check_counts
-from nos_tf.tasks.machine import check_backend
+from nos_tf.store.trainings import Key, Training, TrainingStore
+from nos_tf.tasks.task import check_backend
 
 OTHERS = 'others'
 ON_ONE_MACHINE = ('gradient_accumulation_steps', 'ema_overwrite_frequency')  # what workers cannot agree on
@@ -24,7 +27,7 @@ ON_ONE_MACHINE = ('gradient_accumulation_steps', 'ema_overwrite_frequency')  # w
 
 @gin.configurable
 @dataclass
-class Transfer:
+class Transfer(Configured):
     """Trains each optimizer at its best learning rate, which validation chooses from as many candidates for each.
 
     Args:
@@ -43,24 +46,16 @@ class Transfer:
     recipe: TranslationRecipe = gin.REQUIRED
     rules: Sequence[str] = ('keras.Adam', 'powersign')
     learning_rates: Mapping[str, Sequence[float]] = gin.REQUIRED
-    candidate_steps: int = 1_000
+    candidate_steps: Count = 1_000
     seeds: int | Mapping[str, int] = 1
-    evaluator: Any = field(default_factory=ProcessPool)
+    evaluator: Evaluator = field(default_factory=ProcessPool)
 
     def __post_init__(self) -> None:
-        for name, verb in (('recipe', 'identity'), ('evaluator', 'submit')):
-            value = getattr(self, name)
-            if isinstance(value, type) or not hasattr(value, verb):
-                raise ValueError(f'Transfer.{name} = {value!r}: write @Name(), with brackets')
-        check_counts(self, 'candidate_steps')
+        super().__post_init__()
         if self.candidate_steps > self.recipe.steps:
             raise ValueError(
                 f'Transfer.candidate_steps = {self.candidate_steps}: a whole training has only {self.recipe.steps}'
             )
-        rules = (self.rules,) if isinstance(self.rules, str) else self.rules
-        if not isinstance(rules, list | tuple) or not all(isinstance(rule, str) for rule in rules):
-            raise ValueError(f'Transfer.rules = {rules!r}: must be optimizers as text')
-        self.rules = tuple(rules)
         self._check_rules()
         self.learning_rates, self.seeds = self._by_rule('learning_rates'), self._by_rule('seeds')
         self._check_rates()
@@ -134,7 +129,7 @@ class Transfer:
 
         Args:
             run_dir: made if it does not exist.
-            allow_mixed: as of `nos_tf.search.comparison.Comparison.run`.
+            allow_mixed: as of `nos_tf.compare.comparison.Comparison.run`.
 
         Returns:
             the trainings of each optimizer at its best rate, by seed.
@@ -147,11 +142,12 @@ class Transfer:
         except ValueError as error:
             raise RunError(str(error)) from error
         run_dir, recipe = Path(run_dir), self.recipe
-        identity = recipe.identity() | self.evaluator.machine()
-        store = TrainingStore(run_dir, Trained, identity, allow_mixed=allow_mixed)
-        with TrainingRun(store, Course(recipe, run_dir), self.evaluator) as trainings:
+        setup = TranslationSetup(recipe, run_dir)
+        identity = self.evaluator.identity(setup)
+        store = TrainingStore(run_dir, Trained, identity, is_of_machine=is_of_machine, allow_mixed=allow_mixed)
+        with TrainingRun(store, setup, self.evaluator) as trainings:
             if gin.config_str():
-                write_whole(run_dir / 'config.gin', gin.operative_config_str())
+                write_text(run_dir / 'config.gin', gin.operative_config_str())
             candidates = [
                 Training(rule, rate, 0, self.candidate_steps) for rule in self.rules for rate in self.rates_of(rule)
             ]
@@ -178,7 +174,7 @@ class Transfer:
                 'candidate steps': self.candidate_steps,
                 'recipe': {'TranslationRecipe.steps': recipe.steps, **trainings.identity},
             }
-            write_whole(run_dir / 'summary.json', json.dumps(summary, indent=2))
+            write_text(run_dir / 'summary.json', json.dumps(summary, indent=2))
         return {rule: [done[job.key] for job in jobs if job.contender == rule] for rule in self.rules}
 
     def _is_done(self, job: Training, found: Trained) -> bool:

@@ -9,7 +9,7 @@ How "TRPO" and "the ADAM optimizer with a learning rate of 10^-5" go together is
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gin
 import numpy as np
@@ -25,6 +25,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 
 
+@runtime_checkable
 class Learner(Protocol):
     """A way to learn, as a value; `start` gives the agent that does it."""
 

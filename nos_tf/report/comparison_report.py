@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from nos_tf.compare.comparison import Standing, score, standings
+from nos_tf.errors import RunError
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.cells import EDGE, at_edge, spread
 from nos_tf.report.drawn import Drawn, caption_of, dashed_in_figure, in_figure, write_drawn
@@ -21,9 +23,7 @@ from nos_tf.report.page import Section
 from nos_tf.report.paired_table import Scores
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.report.summary import read_summary
-from nos_tf.search import RunError
-from nos_tf.search.comparison import Standing, score, standings
-from nos_tf.search.training_run import Key, read_trainings
+from nos_tf.store.trainings import Key, read_trainings
 from nos_tf.tasks.recipe import Trained
 
 LAUNCHER = 'launch/cifar10.py'
@@ -139,7 +139,7 @@ def _stages(summary: Mapping[str, Any]) -> Iterator[Section]:
 def _accuracies(done: Mapping[Key, Trained], ranked: Sequence[Standing], summary: Mapping[str, Any]) -> Section:
     """Table 1, with the paper's own numbers where it has any for this kind of network."""
     configuration = summary['configuration']
-    paper = TABLE_1 if configuration['Recipe.network']['kind'] == 'WideResNet' else {}
+    paper = TABLE_1 if configuration['Recipe.network'] == '@WideResNet()' else {}
     head = ['optimizer', 'learning rate', 'seeds', 'final val', 'final test', 'best val', 'test at best val']
     tried = configuration['Comparison.learning_rates']
     rows = []
@@ -185,17 +185,17 @@ def _duration(seconds: float) -> str:
 
 def _task(configuration: Mapping[str, Any]) -> str:
     """A sentence."""
-    network, images = (
-        f'{kind} ({", ".join(f"{name} = {value}" for name, value in constants.items())})'
-        for kind, constants in map(_parts, (configuration['Recipe.network'], configuration['Recipe.images']))
-    )
+    network, images = (_part(configuration, configuration[f'Recipe.{name}']) for name in ('network', 'images'))
     count = configuration['Recipe.train_examples'] or 'all'
     return f'Trained: {network} on {images}, {count} images in batches of {configuration["Recipe.batch_size"]}.'
 
 
-def _parts(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    constants = {name: constant for name, constant in value.items() if name not in ('kind', 'seed')}
-    return value['kind'], {name: constant for name, constant in constants.items() if constant not in (None, False)}
+def _part(configuration: Mapping[str, Any], reference: str) -> str:
+    """A part as 'Name (field = value, ...)', given as '@Name()'."""
+    kind = reference.strip('@()')
+    fields = {name.partition('.')[2]: value for name, value in configuration.items() if name.startswith(f'{kind}.')}
+    told = ', '.join(f'{k} = {v}' for k, v in fields.items() if k != 'seed' and v not in (None, False))
+    return f'{kind} ({told})'
 
 
 def _until_stopped(done: Mapping[Key, Trained], text: str) -> list[str]:

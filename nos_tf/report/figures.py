@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from nos_tf.search.schema import Row, Update
 from nos_tf.search.tally import WINDOW
+from nos_tf.store.schema import Row, Update
 
 TAB_10 = tuple(f'C{i}' for i in range(10))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nos_tf.search.database import OTHERS
+from nos_tf.store.database import OTHERS
 
 
 def warnings(configuration: Mapping[str, Any]) -> Iterator[str]:

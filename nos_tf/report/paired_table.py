@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from nos_tf.compare.paired import Difference
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.cells import spread
 from nos_tf.report.page import Section
-from nos_tf.search.paired import Difference
 
 SAYS = (
     'Of each found rule minus each optimizer that has a name, over the seeds that both have: the mean, half of its 95% '

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.errors import RunError
 from nos_tf.report import comparison_report, search_tables
 from nos_tf.report.drawn import Drawn
 from nos_tf.report.figures import controller_curves, reward_curve
@@ -16,12 +17,11 @@ from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, paragraph, readable, write_page
 from nos_tf.report.paired_table import overview_section
 from nos_tf.report.summary import read_summary
-from nos_tf.search import RunError
 from nos_tf.search.display import score_cells
 from nos_tf.search.rescore import Score
-from nos_tf.search.store import Run, read_run
 from nos_tf.search.tally import Tally
-from nos_tf.search.training_run import kind_of, name_of
+from nos_tf.store.results import Run, read_run
+from nos_tf.store.trainings import kind_of, name_of
 from nos_tf.tasks.recipe import Trained
 
 KIND = 'Neural Optimizer Search'
@@ -47,7 +47,7 @@ def write(run_dir: Path, beside: Sequence[Path] = (), drawers: Mapping[str, Call
     Args:
         run_dir: of the search.
         beside: run directories of other searches, or where what it found was trained beside other optimizers.
-        drawers: of each kind of training (`nos_tf.search.training_run.kind_of`), what draws a comparison of them.
+        drawers: of each kind of training (`nos_tf.store.trainings.kind_of`), what draws a comparison of them.
 
     Returns:
         the path of the page.
@@ -73,7 +73,7 @@ def write(run_dir: Path, beside: Sequence[Path] = (), drawers: Mapping[str, Call
         pictures.append(_Picture(f'curves_{name}', f'{name}: {drawn.caption}', drawn.curves))
     for picture in pictures:
         (run_dir / picture.file_name).write_bytes(picture.png)
-    says = [_in_words(summary), *_task(run.configuration), *warnings(run.configuration)]
+    says = [_in_words(summary), *_task(run), *warnings(run.configuration)]
     overview = overview_section({name: drawn.scores for name, drawn in compared.items()})
     first = [overview] if overview else []
     sections = list(_sections(run, summary, searches, compared))
@@ -154,20 +154,14 @@ def _in_words(summary: dict[str, Any]) -> str:
     )
 
 
-def _task(configuration: Mapping[str, Any]) -> Iterator[str]:
+def _task(run: Run) -> Iterator[str]:
     """What a reward is of, if children were trained."""
-    try:
-        images, network = configuration['Child.images'], configuration['Child.network']
-        rates, count = configuration['Child.learning_rates'], configuration['Child.train_examples']
-        epochs, sweep = configuration['Child.epochs'], configuration['Child.sweep_epochs']
-    except KeyError:
-        return
-    told = ', '.join(f'{name} = {value}' for name, value in images.items() if value is not None)
-    yield (
-        f'The task: a ConvNet with {network["filters"]} filters on {"all" if count is None else f"{count:,}"} training '
-        f'images ({told}), at each of {len(rates)} learning rates for {sweep} epoch{"s" * (sweep > 1)} and at the best '
-        f'one for {epochs} in all; the reward is the accuracy on validation images after the last.'
-    )
+    if run.task and 'Child.learning_rates' in run.configuration:
+        rates, sweep = (run.configuration[f'Child.{name}'] for name in ('learning_rates', 'sweep_epochs'))
+        yield (
+            f'The task: {run.task}. Each rule trains at each of {len(rates)} learning rates for {sweep} '
+            f'epoch{"s" * (sweep > 1)}, and at the best one to the end; the reward is what is measured then.'
+        )
 
 
 def _origins(summary: Mapping[str, Any]) -> Iterator[list[str]]:

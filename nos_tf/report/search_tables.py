@@ -10,11 +10,10 @@ from nos_tf.dsl.embedding import ALIKE, distance
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.report.page import Section
-from nos_tf.search.database import OTHERS
-from nos_tf.search.rescore import best_rules
-from nos_tf.search.schema import Row
-from nos_tf.search.store import Run
 from nos_tf.search.tally import WINDOW, Tally
+from nos_tf.store.database import OTHERS
+from nos_tf.store.results import Run, best_rules
+from nos_tf.store.schema import Row
 
 BEST_RULES = 20
 TENTH = 10  # the share of the children at either end that preferences are told of, inverted

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nos_tf.search import RunError
+from nos_tf.errors import RunError
+from nos_tf.tasks.renamed import renamed
 
 
 def read_summary(run_dir: Path, launcher: str, *needed: str) -> dict[str, Any] | None:
@@ -27,7 +28,7 @@ def read_summary(run_dir: Path, launcher: str, *needed: str) -> dict[str, Any] |
         raise RunError(f'{path} is damaged ({error}): {_again(launcher)}') from error
     if not isinstance(summary, dict) or not all(name in summary for name in needed):
         raise RunError(f'{path} is not what {launcher} leaves, which has {", ".join(needed)}: {_again(launcher)}')
-    return summary
+    return {**summary, **({'configuration': renamed(summary['configuration'])} if 'configuration' in summary else {})}
 
 
 def _again(launcher: str) -> str:

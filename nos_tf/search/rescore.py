@@ -4,16 +4,14 @@ The reward that made a rule the best of a thousand was also its luck. Here every
 with seeds that the search has not seen, the baselines too, and differences are paired by seed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nos_tf.dsl.embedding import distance
+from nos_tf.compare.paired import Difference, half_width
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.jobs import Job
-from nos_tf.search.paired import Difference, half_width
-from nos_tf.search.schema import MERGED, Row
+from nos_tf.evaluation.jobs import Job
 from nos_tf.tasks.child import Outcome
 
 
@@ -30,31 +28,6 @@ class Score:
     difference_half_width: float | None
     learning_rate: float  # the sweep's most frequent winner
     rewards: tuple[float, ...]
-
-
-def best_rules(rows: Iterable[Row], count: int, apart: float = 0.0) -> dict[UpdateRule, float]:
-    """The best distinct programs of a search with their rewards, the best first; among equals the first sampled.
-
-    A program that took over the outcome of an equal one is not distinct from it.
-
-    Args:
-        rows: the children.
-        count: of rules, at most.
-        apart: how far, at least, a rule is from each better one (`nos_tf.dsl.embedding.distance`).
-    """
-    rewards: dict[str, float] = {}
-    for row in rows:
-        if not row.origin.startswith(MERGED):
-            rewards.setdefault(row.program, row.reward)
-    ranked = sorted(rewards.items(), key=lambda item: -item[1])
-    best: dict[UpdateRule, float] = {}
-    for program, reward in ranked:
-        if len(best) == count:
-            break
-        rule = UpdateRule(tuple(program.split()))
-        if not apart or all(distance(rule, better) >= apart for better in best):
-            best[rule] = reward
-    return best
 
 
 def rescore(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search.schema import MERGED, QUARANTINED, REJECTED, Row
+from nos_tf.store.schema import Row
+from nos_tf.tasks.child import MERGED, QUARANTINED, REJECTED
 
 WINDOW = 100  # children over which a mean reward is told
 

@@ -1,220 +1,172 @@
-"""A rule in, a reward out: the learning-rate sweep, the training and the validation of a child network (Section 4.2).
+"""A rule in, a reward out: the learning-rate sweep, the training and the measure of a child (Section 4.2).
 
-`Child` is the procedure, a value that pickles. `Trainer` is the procedure at work: one traced graph, a pure function of
-(rule, seed), that trains every rule. Nothing random but the seed, which belongs to the task: the same rule earns the
-same reward, bit for bit, in any order and in any process of the same kind.
+`Child` is the procedure, a value that pickles. `Trainer` is the procedure at work on a task: one traced graph, a pure
+function of (rule, seed), that trains every rule. Nothing is random but the seed, which belongs to the procedure: the
+same rule earns the same reward, bit for bit, in any order and in any process of the same kind.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gin
 import numpy as np
 import tensorflow as tf
 
+from nos_tf.config import NOT_EMPTY, Configured, Count, Incidental, Natural, Positive, below, bindings_of
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.optimizers import interpreter
-from nos_tf.optimizers.interpreter import State
-from nos_tf.tasks import machine
-from nos_tf.tasks.convnet import Batch, ConvNet
-from nos_tf.tasks.images import PLACES, Digits, ImageSource, Split
-from nos_tf.tasks.layers import all_patch_moments
-from nos_tf.tasks.race import Network, pick, race
+from nos_tf.tasks.race import Progress, pick, race
+from nos_tf.tasks.task import Task
 
 gin.external_configurable(RuleConstants)
 
 PAPER_LEARNING_RATES = tuple(10.0**i for i in range(-5, 2))
 
+TRAINED = 'trained'
+LOOKED_UP = 'looked up'  # in a table
+REJECTED = 'rejected: '  # and why
+QUARANTINED = 'quarantined: '  # and why
+MERGED = 'equal to '  # and the tokens of the program whose outcome it is
+
 
 class Outcome(NamedTuple):
-    """What became of a child: accuracies are fractions of the validation set."""
+    """What became of a child: measures of the task, on its validation set."""
 
     reward: float  # after the last epoch
-    learning_rate: float  # the rate that won the sweep
-    sweep: tuple[float | None, ...]  # the accuracy of each rate after the sweep's epochs; None if it was given up
+    learning_rate: float  # the rate that won the sweep; NaN where there was none
+    sweep: tuple[float | None, ...]  # the measure of each rate after the sweep's epochs; None if it was given up
     seconds: float
+    origin: str = TRAINED  # how it was come by: one of the words above
+
+    @classmethod
+    def untrained(cls, reward: float, origin: str) -> 'Outcome':
+        """Returns the outcome of a child that was given a reward without training."""
+        return cls(reward, np.nan, (), 0.0, origin)
 
 
 @gin.register
 @dataclass(frozen=True)
-class Child:
-    """The procedure of Section 4.2; its defaults are the paper's, but for the data.
+class Child(Configured):
+    """The procedure of Section 4.2; its defaults are the paper's.
 
     Args:
-        images: the source of the data.
-        network: what is trained.
         learning_rates: tried in ascending order; of equally good ones the smallest wins.
-        sweep_epochs: for which each learning rate is tried.
-        epochs: for which the winner trains, those of the sweep included.
-        train_examples: how many of the training images are used, every epoch the same; None for all.
-        batch_size: in examples; must divide the number of training examples.
+        sweep_epochs: for which each learning rate is tried; the winner trains for those of the task in all.
         rungs: where the sweep gives up learning rates, pairs of a share of its steps and a number of rates: after the
             share so many go on, those of the smallest mean training loss since the rung before. () for none.
         continue_sweep: let the winner go on from where its sweep ended instead of starting anew. Both give the same
             bits, since sweep and training share weights, order and random numbers.
         constants: the hyper-parameters of rules.
-        seed: of weights, order and random primitives: a part of the task, not of the sample.
+        seed: of weights, order and random primitives: a part of the procedure, not of the sample.
 
     Raises:
         ValueError: a value out of range; the message names the binding.
     """
 
-    images: ImageSource = Digits()
-    network: ConvNet = ConvNet()
-    learning_rates: Sequence[float] = PAPER_LEARNING_RATES
-    sweep_epochs: int = 1
-    epochs: int = 5
-    train_examples: int | None = None
-    batch_size: int = 100
-    rungs: Sequence[tuple[float, int]] = ()
-    continue_sweep: bool = True
+    learning_rates: Annotated[Sequence[Positive], NOT_EMPTY] = PAPER_LEARNING_RATES
+    sweep_epochs: Count = 1
+    rungs: Sequence[Any] = ()
+    continue_sweep: Annotated[bool, Incidental] = True
     constants: RuleConstants = RuleConstants()
-    seed: int = 0
+    seed: Annotated[Natural, below(2**30)] = 0
 
     def __post_init__(self) -> None:
-        for name, verb in (('images', 'load'), ('network', 'logits')):
-            value = getattr(self, name)
-            if isinstance(value, type) or not hasattr(value, verb):
-                raise ValueError(f'Child.{name} = {value!r}: write @Name(), with brackets')
-        try:
-            rates = np.sort(np.atleast_1d(np.asarray(self.learning_rates, float)))
-        except (TypeError, ValueError):
-            rates = np.zeros(0)
-        if not rates.size or not all(0 < rate < np.inf for rate in rates):
-            raise ValueError(f'Child.learning_rates = {self.learning_rates!r}: must be positive numbers, at least one')
-        object.__setattr__(self, 'learning_rates', tuple(rates.tolist()))
-        for name in ('sweep_epochs', 'epochs', 'batch_size', 'train_examples'):
-            value = getattr(self, name)
-            if not (value is None and name == 'train_examples') and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
-                raise ValueError(f'Child.{name} = {value!r}: must be a whole number, at least 1')
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**30:
-            raise ValueError(f'Child.seed = {self.seed!r}: must be a whole number from 0 to 2^30 - 1')
-        object.__setattr__(self, 'rungs', _checked_rungs(self.rungs, rates.size))
-        if self.sweep_epochs > self.epochs:
-            raise ValueError(f'Child.sweep_epochs = {self.sweep_epochs}: must not exceed Child.epochs = {self.epochs}')
-
-    def identity(self) -> dict[str, Any]:
-        """All that a reward depends on, the machine included: name of each part -> JSON value."""
-        procedure = dataclasses.asdict(self)
-        del procedure['continue_sweep']  # same bits
-        source = {k: v for k, v in procedure.pop('images').items() if k not in PLACES}
-        return {
-            **{f'Child.{name}': value for name, value in procedure.items()},
-            'Child.images': {'source': type(self.images).__name__, **source},
-            'images': self.images.load().fingerprint(),
-            **machine.identity(),
-        }
-
-    def trainer(self, vocabulary: Vocabulary | int) -> 'Trainer':
-        """Returns the procedure at work, for rules of a vocabulary, or of version 1 with at most so many iterations."""
-        return Trainer(self, Vocabulary(vocabulary) if isinstance(vocabulary, int) else vocabulary)
+        super().__post_init__()
+        object.__setattr__(self, 'learning_rates', tuple(sorted(map(float, self.learning_rates))))
+        object.__setattr__(self, 'rungs', _checked_rungs(self.rungs, len(self.learning_rates)))
 
 
-def _checked_rungs(rungs: Sequence[tuple[float, int]], rates: int) -> tuple[tuple[float, int], ...]:
-    if not isinstance(rungs, Sequence):
-        raise ValueError(f'Child.rungs = {rungs!r}: must be a sequence, such as ((0.25, 3),)')
+def _checked_rungs(rungs: Sequence[Any], rates: int) -> tuple[tuple[float, int], ...]:
     share, remaining = 0.0, rates
     for rung in rungs:
         numbers = isinstance(rung, Sequence) and [isinstance(value, int | float) for value in rung] == [True, True]
         if not numbers or not (share < rung[0] < 1 and 1 <= rung[1] < remaining):
             raise ValueError(
                 f'Child.rungs = {rungs!r}: {rung!r} must be a share of the sweep above {share:g} and below 1, and a '
-                f'number of learning rates from 1 to {remaining - 1}'
+                f'number of learning rates from 1 to {remaining - 1}; such as ((0.25, 3),)'
             )
         share, remaining = rung
     return tuple((float(share), int(remaining)) for share, remaining in rungs)
 
 
-class Data(NamedTuple):
-    """The images of a task as tensors: what a process needs to train children beside the graph."""
+@dataclass(frozen=True)
+class ChildSetup:
+    """All that a process needs to train children: the procedure, the task, and the words of the rules to come."""
 
-    train: Batch
-    images: tf.Tensor  # of the validation set
-    labels: tf.Tensor
+    child: Child
+    task: Task
+    vocabulary: Vocabulary = Vocabulary()
 
+    def identity(self) -> dict[str, Any]:
+        """Returns all that a reward depends on but the machine: name of each part -> JSON value."""
+        return {**self.task.identity(), **bindings_of(self.child), **self.vocabulary.identity()}
 
-class _Run(NamedTuple):
-    """What stays the same while a network trains."""
-
-    train: Batch
-    token_ids: tf.Tensor  # int32 [5n]
-    rate: tf.Tensor
-    seed: tf.Tensor
-    order: tf.Tensor  # int32 [steps, batch], the examples of each step
+    def trainer(self) -> 'Trainer':
+        """Returns the procedure at work."""
+        return Trainer(self)
 
 
 class Trainer:
     """Trains children, one after the other; built once a process. The first child waits for the trace, a few seconds.
 
     Args:
-        child: the procedure.
-        vocabulary: what the rules to come consist of.
+        setup: procedure, task and vocabulary.
 
     Raises:
-        ValueError: the data do not fit the procedure.
+        ValueError: the data do not fit the task, or the task the procedure.
         FileNotFoundError: the data are not there.
     """
 
-    def __init__(self, child: Child, vocabulary: Vocabulary) -> None:
-        self.child, self.vocabulary = child, vocabulary
-        self.iterations = vocabulary.iterations
-        images = child.images.load()
-        self.classes, self.image_shape = images.classes, images.shape
-        train = images.train.head(child.train_examples)
-        if len(train.labels) < (child.train_examples or 1):
-            raise ValueError(f'Child.train_examples = {child.train_examples}: {images.name} has {len(train.labels)}')
-        if len(train.labels) % child.batch_size:
-            raise ValueError(f'Child.batch_size = {child.batch_size}: must divide {len(train.labels)} examples')
-        self.steps_per_epoch = len(train.labels) // child.batch_size
-        images_and_labels = _constants(train)
-        self.data = Data(
-            Batch(*images_and_labels, all_patch_moments(images_and_labels[0])), *_constants(images.validation)
-        )
+    def __init__(self, setup: ChildSetup) -> None:
+        self.child, self.vocabulary, self.epochs = setup.child, setup.vocabulary, setup.task.epochs
+        if self.child.sweep_epochs > self.epochs:
+            raise ValueError(
+                f'Child.sweep_epochs = {self.child.sweep_epochs}: must not exceed the {self.epochs} epochs of the task'
+            )
+        self.task = setup.task.load()
+        self.chance = setup.task.chance
+        self.data = self.task.data
         self._outcome = tf.function(self.graph, input_signature=self.signature, autograph=False)
 
     @property
     def signature(self) -> list[Any]:
         """The types and shapes of what `graph` takes."""
         data = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self.data)
-        return [tf.TensorSpec([5 * self.iterations], tf.int32), tf.TensorSpec([], tf.int32), data]
+        return [tf.TensorSpec([5 * self.vocabulary.iterations], tf.int32), tf.TensorSpec([], tf.int32), data]
 
     def train(self, rule: UpdateRule, seed: int | None = None) -> Outcome:
-        """The outcome of a rule, or of an equal program: its canonical form is what trains.
+        """Returns the outcome of a rule, or of an equal program: its canonical form is what trains.
 
         Args:
             rule: of the vocabulary.
-            seed: another than the task's, to see how much luck there is in a reward.
+            seed: another than the procedure's, to see how much luck there is in a reward.
 
         Raises:
-            MemoryError: there is too little for the batch and the network, which the message names.
+            MemoryError: there is too little for the task, which the message names.
         """
         start = time.perf_counter()
         seed = self.child.seed if seed is None else seed
         try:
-            reward, rate, accuracies = self._outcome(self.vocabulary.ids_of(rule), seed, self.data)
+            reward, rate, sweep = self._outcome(self.vocabulary.ids_of(rule), seed, self.data)
         except tf.errors.ResourceExhaustedError as error:
-            batch = f'a batch of {self.child.batch_size} images of {"x".join(map(str, self.image_shape))}'
-            raise MemoryError(f'out of memory: {batch} on {self.child.network} needs more than there is') from error
-        return self.outcome(reward.numpy(), rate.numpy(), accuracies.numpy(), time.perf_counter() - start)
+            raise MemoryError(f'out of memory: {self.task} needs more than there is') from error
+        return self.outcome(reward.numpy(), rate.numpy(), sweep.numpy(), time.perf_counter() - start)
 
-    def outcome(self, reward: np.ndarray, rate: np.ndarray, accuracies: np.ndarray, seconds: float) -> Outcome:
-        """What the values of `graph` tell."""
-        sweep = tuple(None if accuracy < 0 else float(accuracy) for accuracy in accuracies)
-        return Outcome(float(reward), self.child.learning_rates[int(rate)], sweep, seconds)
+    def outcome(self, reward: np.ndarray, rate: np.ndarray, sweep: np.ndarray, seconds: float) -> Outcome:
+        """Returns the values of `graph` as an outcome."""
+        measures = tuple(None if measure == -np.inf else float(measure) for measure in sweep)
+        return Outcome(float(reward), self.child.learning_rates[int(rate)], measures, seconds)
 
     @property
     def traces(self) -> int:
         """How often the graph was traced: once, whatever the rules."""
         return self._outcome.experimental_get_tracing_count()
 
-    def graph(self, token_ids: tf.Tensor, seed: tf.Tensor, data: Data) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def graph(self, token_ids: tf.Tensor, seed: tf.Tensor, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The training of one child, to be traced once and run anywhere: it holds no variable and no data.
 
         Args:
@@ -223,84 +175,73 @@ class Trainer:
             data: as `data` has them.
 
         Returns:
-            reward [], index of the winning rate [], sweep [R], -1 where a rate was given up.
+            reward [], index of the winning rate [], sweep [R], -inf where a rate was given up.
         """
         child = self.child
-        order = self._order(seed)
-        weights = child.network.initial_weights(self.image_shape, self.classes, seed)
-        start = (interpreter.initial_state(weights, self.vocabulary), child.network.initial_statistics())
+        batches = self.task.batches(seed, self.epochs)
+        weights, state = self.task.start(seed)
+        start = Progress(interpreter.initial_state(weights, self.vocabulary), state)
         rates = tf.constant(child.learning_rates, tf.float32)
-        sweep_steps, all_steps = (epochs * self.steps_per_epoch for epochs in (child.sweep_epochs, child.epochs))
+        sweep_steps, all_steps = (epochs * self.task.steps_per_epoch for epochs in (child.sweep_epochs, self.epochs))
 
         @tf.function(autograph=False)  # traced once for the sweep and what follows it
-        def train(network: Network, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Network, tf.Tensor]:
-            return self._steps(*network, _Run(data.train, token_ids, rate, seed, order), last_step)
+        def train(progress: Progress, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
+            return self._steps(progress, _Run(data, batches, token_ids, rate, seed), last_step)
 
-        accuracy = tf.function(lambda network: self._accuracy(network[0].weights, network[1], data), autograph=False)
+        @tf.function(autograph=False)
+        def measure(progress: Progress) -> tf.Tensor:
+            return self.task.measure(data, progress.optimizer.weights, progress.state)
+
         rungs = [(max(1, round(share * sweep_steps)), remaining) for share, remaining in child.rungs]
-        networks, sweep = race(start, rates, train, accuracy, rungs=rungs, last_step=sweep_steps)
+        progress, sweep = race(start, rates, train, measure, rungs=rungs, last_step=sweep_steps)
         best = tf.argmax(sweep, output_type=tf.int32)
-        origin = pick(networks, best) if child.continue_sweep else start
+        origin = pick(progress, best) if child.continue_sweep else start
         winner, _ = train(origin, rates[best], tf.constant(all_steps))
-        return accuracy(winner), best, sweep
+        return measure(winner), best, sweep
 
-    def _order(self, seed: tf.Tensor) -> tf.Tensor:
-        """The examples of each step, every epoch shuffled anew: int32 [steps, batch]."""
-        examples = tf.range(self.steps_per_epoch * self.child.batch_size)
-        epochs = [
-            tf.random.experimental.stateless_shuffle(examples, tf.stack([seed, 1000 + epoch]))
-            for epoch in range(self.child.epochs)
-        ]
-        return tf.reshape(tf.concat(epochs, 0), [-1, self.child.batch_size])
-
-    def _steps(self, state: State, statistics: tf.Tensor, run: _Run, last_step: tf.Tensor) -> tuple[Network, tf.Tensor]:
+    def _steps(self, progress: Progress, run: '_Run', last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
         """Trains until `last_step` updates are done in all; also returns the mean loss of the updates done here.
 
-        Stops early once every weight is NaN. That is for ever (NaN minus anything is NaN) and the network's answer is
+        Stops early once every weight is NaN. That is for ever (NaN minus anything is NaN) and the model's answer is
         then the same whatever comes, so stopping changes no reward. The loss, NaN by then, says when to look.
         """
-        network = self.child.network
-        first_step = state.step
+        first_step = progress.optimizer.step
 
-        def learns(state: State, statistics: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        def learns(progress: Progress, total: tf.Tensor) -> tf.Tensor:
             lost = tf.cond(
-                tf.math.is_nan(total), lambda: tf.reduce_all(tf.math.is_nan(state.weights)), lambda: tf.constant(False)
+                tf.math.is_nan(total),
+                lambda: tf.reduce_all(tf.math.is_nan(progress.optimizer.weights)),
+                lambda: tf.constant(False),
             )
-            return (state.step < last_step) & ~lost
+            return (progress.optimizer.step < last_step) & ~lost
 
-        def step(state: State, statistics: tf.Tensor, total: tf.Tensor) -> tuple[State, tf.Tensor, tf.Tensor]:
+        def step(progress: Progress, total: tf.Tensor) -> tuple[Progress, tf.Tensor]:
             """Trains on one minibatch, and adds its loss to the total."""
-            batch = Batch(*(tf.gather(part, run.order[state.step]) for part in run.train))
-            loss, gradient, statistics = network.gradient(state.weights, statistics, batch, self.classes)
-            state = interpreter.update(
+            optimizer = progress.optimizer
+            loss, gradient, state = self.task.gradient(
+                run.data, run.batches, optimizer.step, optimizer.weights, progress.state
+            )
+            optimizer = interpreter.update(
                 run.token_ids,
-                state,
+                optimizer,
                 gradient,
                 run.rate,
                 seed=run.seed,
                 constants=self.child.constants,
                 vocabulary=self.vocabulary,
-                total_steps=self.child.epochs * self.steps_per_epoch,
+                total_steps=self.epochs * self.task.steps_per_epoch,
             )
-            return state, statistics, total + loss
+            return Progress(optimizer, state), total + loss
 
-        state, statistics, total = tf.while_loop(learns, step, (state, statistics, 0.0), parallel_iterations=1)
-        return (state, statistics), total / tf.cast(tf.maximum(state.step - first_step, 1), tf.float32)
-
-    def _accuracy(self, weights: tf.Tensor, statistics: tf.Tensor, data: Data) -> tf.Tensor:
-        """The share of the validation set that is classified rightly, float32 []."""
-        images, labels = data.images, data.labels
-        batch = self.child.batch_size
-        count = labels.shape[0]
-
-        def count_right(start: tf.Tensor, right: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            logits = self.child.network.logits(weights, statistics, images[start : start + batch], self.classes)
-            hits = tf.argmax(logits, axis=-1, output_type=tf.int32) == labels[start : start + batch]
-            return start + batch, right + tf.math.count_nonzero(hits, dtype=tf.int32)
-
-        _, right = tf.while_loop(lambda start, _: start < count, count_right, (0, 0), parallel_iterations=1)
-        return tf.cast(right, tf.float32) / count
+        progress, total = tf.while_loop(learns, step, (progress, 0.0), parallel_iterations=1)
+        return progress, total / tf.cast(tf.maximum(progress.optimizer.step - first_step, 1), tf.float32)
 
 
-def _constants(split: Split) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.constant(split.images), tf.constant(split.labels)
+class _Run(NamedTuple):
+    """What stays the same in a training."""
+
+    data: Any
+    batches: Any
+    token_ids: tf.Tensor  # int32 [5n]
+    rate: tf.Tensor
+    seed: tf.Tensor

@@ -1,18 +1,17 @@
 """What a long training of a Keras model on images is, and what it leaves (Section 5)."""
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import gin
 import keras
 
-from nos_tf.tasks.checks import check_counts
-from nos_tf.tasks.images import PLACES, Images, ImageSource
+from nos_tf.config import Configured, Count, Incidental, Natural, at_least, bindings_of
+from nos_tf.tasks.data import Images, ImageSource
 
 
+@runtime_checkable
 class Network(Protocol):
     """A family of networks."""
 
@@ -61,7 +60,7 @@ class Trained(NamedTuple):
 
 @gin.register
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Configured):
     """All of a training but the optimizer, its learning rate and the seed.
 
     Args:
@@ -81,27 +80,13 @@ class Recipe:
 
     images: ImageSource = gin.REQUIRED
     network: Network = gin.REQUIRED
-    epochs: int = 300
-    batch_size: int = 100
-    train_examples: int | None = None
-    test_examples: int | None = None
+    epochs: Annotated[Count, Incidental] = 300  # a longer training goes on from a shorter one
+    batch_size: Count = 100
+    train_examples: Count | None = None
+    test_examples: Count | None = None
     flips: bool = False
-    shift: int = 0
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, verb in (('images', 'load'), ('network', 'model')):
-            value = getattr(self, name)
-            if isinstance(value, type) or not hasattr(value, verb):
-                raise ValueError(f'Recipe.{name} = {value!r}: write @Name(), with brackets')
-        counts = [name for name in ('train_examples', 'test_examples') if getattr(self, name) is not None]
-        check_counts(self, 'epochs', 'batch_size', *counts)
-        check_counts(self, 'shift', least=0)
-        if not isinstance(self.flips, bool):
-            raise ValueError(f'Recipe.flips = {self.flips!r}: must be True or False')
-        decay = self.weight_decay
-        if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < math.inf:
-            raise ValueError(f'Recipe.weight_decay = {decay!r}: must be a number, at least 0')
+    shift: Natural = 0
+    weight_decay: Annotated[float, at_least(0)] = 0.0
 
     def load(self) -> Images:
         """The images, of which the recipe takes no more than there are.
@@ -124,13 +109,4 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """All that a curve depends on but its length and the machine: name of each part -> JSON value."""
-        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del parts['epochs']  # a longer training goes on from a shorter one
-        for name in ('images', 'network'):
-            values = dataclasses.asdict(parts[name])
-            kept = {key: value for key, value in values.items() if key not in PLACES}
-            parts[name] = {'kind': type(parts[name]).__name__, **kept}
-        return {
-            **{f'Recipe.{name}': value for name, value in parts.items()},
-            'images': self.load().fingerprint(),
-        }
+        return bindings_of(self) | {'images': self.load().fingerprint()}

@@ -15,11 +15,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nos_tf import output
+from nos_tf import files, output
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
-from nos_tf.tasks import archives
-from nos_tf.tasks.images import Split
+from nos_tf.tasks.data import Split
 from nos_tf.tasks.recipe import Curve, Recipe, Trained
 
 SAVE_SECONDS = 60.0  # between two checkpoints of one training, which end an epoch
@@ -110,7 +109,7 @@ class _Model:
         """
         values, trained = self._start, Trained(Curve(), 0.0, False)
         try:
-            arrays = archives.load(path)
+            arrays = files.load(path)
             curve = Curve(*(tuple(part.tolist()) for part in arrays['curve']))
             found = Trained(curve, float(arrays['seconds']), bool(arrays['diverged']))
             there = [arrays[f'v{i}'] for i in range(len(self._variables))]
@@ -132,7 +131,7 @@ class _Model:
         arrays = {f'v{i}': keras.ops.convert_to_numpy(variable) for i, variable in enumerate(self._variables)}
         arrays['curve'] = np.array(trained.curve)
         arrays['seconds'], arrays['diverged'] = np.array(trained.seconds), np.array(trained.diverged)
-        archives.save(path, arrays)
+        files.save(path, arrays)
 
     def accuracies(self, parts: Sequence[tuple[tf.Tensor, tf.Tensor]]) -> list[float]:
         """Returns the share of each part that is classified rightly, were this the last epoch."""

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
-from nos_tf.tasks.machine import check_backend
+from nos_tf.tasks.task import check_backend
 
 START = (-1.2, 1.0)  # Rosenbrock 1960; the paper does not say where it starts
 OPTIMUM = (1.0, 1.0)

@@ -4,18 +4,18 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 import keras
 
-from nos_tf.tasks.checks import check_counts
+from nos_tf.config import Configured, Count, at_least, below
 from nos_tf.tasks.keras_layers import FusedBatchNormalization
 
 
 @gin.register
 @dataclass(frozen=True)
-class WideResNet:
+class WideResNet(Configured):
     """WRN-`depth`-`width`: three groups of pre-activation blocks, of 16, 32 and 64 times `width` filters.
 
     Args:
@@ -26,24 +26,18 @@ class WideResNet:
         bfloat16: compute in bfloat16; weights, statistics and logits stay float32.
     """
 
-    depth: int = 28
-    width: int = 10
-    dropout: float = 0.0
-    statistics_momentum: float = 0.9
+    depth: Count = 28
+    width: Count = 10
+    dropout: Annotated[float, at_least(0), below(1)] = 0.0
+    statistics_momentum: Annotated[float, at_least(0), below(1)] = 0.9
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        check_counts(self, 'depth', 'width')
+        super().__post_init__()
         if self.depth < 10 or (self.depth - 4) % 6:
             raise ValueError(
                 f'WideResNet.depth = {self.depth}: must be 6n + 4 for n blocks a group: 10, 16, 22, 28, ...'
             )
-        for name in ('dropout', 'statistics_momentum'):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ValueError(f'WideResNet.{name} = {value!r}: must be a number from 0 to below 1')
-        if not isinstance(self.bfloat16, bool):
-            raise ValueError(f'WideResNet.bfloat16 = {self.bfloat16!r}: must be True or False')
 
     def model(self, image_shape: tuple[int, int, int], classes: int, seed: int) -> keras.Model:
         """A new model that gives logits float32 [B, classes]; the same seed gives the same weights.

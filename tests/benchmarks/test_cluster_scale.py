@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.search.test_table import CHILD, SPACE, make
 
 from nos_tf.controller.learners import RandomSearch
-from nos_tf.search import RunError
-from nos_tf.search.jobs import Job
-from nos_tf.search.loop import Search
-from nos_tf.search.schema import FILE_NAME
-from nos_tf.search.table import Table
-from tests.search.test_table import CHILD, SPACE, make
+from nos_tf.errors import RunError
+from nos_tf.evaluation.jobs import Job
+from nos_tf.evaluation.table import Table
+from nos_tf.search.search import Search
+from nos_tf.store.schema import FILE_NAME
 
 sys.path.append(str(Path(__file__).parents[2] / 'benchmarks'))
 

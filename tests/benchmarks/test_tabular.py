@@ -15,10 +15,10 @@ import pytest
 
 from nos_tf.dsl.classes import SAME_FUNCTION
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import RunError
-from nos_tf.search.jobs import Job
-from nos_tf.search.loop import Search
-from nos_tf.search.table import RewardTable, Table
+from nos_tf.errors import RunError
+from nos_tf.evaluation.jobs import Job
+from nos_tf.evaluation.table import RewardTable, Table
+from nos_tf.search.search import Search
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'benchmarks/tabular/generate.py'

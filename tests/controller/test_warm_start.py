@@ -6,7 +6,7 @@ import gin
 import numpy as np
 import pytest
 
-import nos_tf.search.loop  # noqa: F401 (gin then knows SearchSpace)
+import nos_tf.search.search  # noqa: F401 (gin then knows SearchSpace)
 from nos_tf.controller.learners import Evolution, Reinforce, WarmStart
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace

@@ -30,10 +30,10 @@ from typing import Any
 import gin
 
 from nos_tf import Search, UpdateRule
-from nos_tf.search import notes
-from nos_tf.search.schema import FILE_NAME, TRAINED
+from nos_tf.evaluation.cluster import notes
+from nos_tf.evaluation.machine import use_one_cpu_thread
+from nos_tf.store.schema import FILE_NAME, TRAINED
 from nos_tf.tasks.child import Trainer
-from nos_tf.tasks.machine import use_one_cpu_thread
 
 ROOT = Path(__file__).resolve().parents[2]
 GIN_FILES = ('gin/quickstart.gin', 'gin/cluster.gin')

@@ -12,11 +12,11 @@ import gin
 import pytest
 
 from launch import commandline
+from nos_tf.compare import funnel as _funnel  # noqa: F401  (gin files name what these modules register)
+from nos_tf.compare.comparison import Comparison
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.optimizers.contender import Contender
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
-from nos_tf.search import funnel as _funnel  # noqa: F401  (gin files name what these modules register)
-from nos_tf.search.comparison import Comparison
 from nos_tf.tasks import convnet as _convnet  # noqa: F401
 from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401
 from tests.launching import finish, run_here, start

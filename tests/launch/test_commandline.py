@@ -17,14 +17,14 @@ from gnmt import corpora as _corpora  # noqa: F401  (gin files name what these m
 from gnmt import places as _places  # noqa: F401
 from gnmt.transfer import Transfer
 from launch import commandline
+from nos_tf.compare import funnel as _funnel  # noqa: F401
+from nos_tf.compare.comparison import Comparison
 from nos_tf.dsl.known import TABLE_1
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.search import RunError
-from nos_tf.search import funnel as _funnel  # noqa: F401
-from nos_tf.search.comparison import Comparison
-from nos_tf.search.loop import Search
+from nos_tf.errors import RunError
+from nos_tf.search.search import Search
 from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401  (gin files name what it registers)
 from tests.launching import run_here
 
@@ -126,7 +126,7 @@ def test_flags_may_hold_several_values_and_come_several_times() -> None:
     ('name', 'function', 'kind', 'preset'),
     [
         ('search', 'search', 'nos_tf.Search', 'quickstart'),
-        ('cifar10', 'compare', 'nos_tf.search.comparison.Comparison', 'convnet_reduced'),
+        ('cifar10', 'compare', 'nos_tf.compare.comparison.Comparison', 'convnet_reduced'),
         ('gnmt/train', 'transfer', 'gnmt.transfer.Transfer', 'gnmt_numbers'),
     ],
 )

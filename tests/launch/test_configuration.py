@@ -13,8 +13,8 @@ import gin
 import pytest
 
 import configuration
-from nos_tf.search import RunError
-from nos_tf.search.loop import Search
+from nos_tf.errors import RunError
+from nos_tf.search.search import Search
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = "include 'gin/quickstart.gin'\n"

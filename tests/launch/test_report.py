@@ -7,9 +7,9 @@ import pytest
 
 from gnmt import report as translation_report
 from gnmt.recipe import Trained as Translator
+from nos_tf.errors import RunError
 from nos_tf.report import comparison_report, report
-from nos_tf.search import RunError
-from nos_tf.search.training_run import TrainingStore
+from nos_tf.store.trainings import TrainingStore
 from nos_tf.tasks.recipe import Trained
 from tests.launching import run_here
 

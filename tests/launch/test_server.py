@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from launch import server
-from nos_tf.search import RunError, notes
+from nos_tf.errors import RunError
+from nos_tf.evaluation.cluster import notes
 from tests.fake_children import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

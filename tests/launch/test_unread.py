@@ -4,8 +4,8 @@ import gin
 import pytest
 
 from launch import commandline
-from nos_tf.search import RunError
-from nos_tf.search.loop import Search
+from nos_tf.errors import RunError
+from nos_tf.search.search import Search
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_bindings_that_are_read_have_their_effect():
     search = configured(
         'Child.constants = @RuleConstants()',
         'RuleConstants.beta_1 = 0.95',
-        'nos_tf.search.loop.Search.children = 3',
+        'nos_tf.search.search.Search.children = 3',
         "include 'gin/space_1.gin'",
         'OPERANDS = ("g", "m")\nSearchSpace.operands = %OPERANDS',
         'Search.learner = @narrow/RandomSearch()',

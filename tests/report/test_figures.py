@@ -16,7 +16,7 @@ from nos_tf.report.figures import (
     reward_curve,
     training_curves,
 )
-from nos_tf.search.schema import Update
+from nos_tf.store.schema import Update
 from tests.rows import make_rows
 
 REWARDS = np.random.default_rng(0).uniform(0.1, 0.9, 250)

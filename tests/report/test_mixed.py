@@ -1,7 +1,7 @@
 """What a reader is warned of."""
 
 from nos_tf.report.mixed import warnings
-from nos_tf.search.database import OTHERS
+from nos_tf.store.database import OTHERS
 
 MACHINE = {'processor': 'A', 'nos_tf': '1', 'tensorflow': '2'}
 

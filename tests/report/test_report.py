@@ -9,14 +9,14 @@ from html.parser import HTMLParser
 import pytest
 
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.errors import RunError
 from nos_tf.report import report
-from nos_tf.search import RunError
-from nos_tf.search.database import OTHERS
 from nos_tf.search.rescore import best_rules, rescore
-from nos_tf.search.schema import Checkpoint, StoredChild
-from nos_tf.search.store import Store
 from nos_tf.search.tally import Tally
-from nos_tf.search.training_run import TrainingStore
+from nos_tf.store.database import OTHERS
+from nos_tf.store.results import Store
+from nos_tf.store.schema import Checkpoint, StoredChild
+from nos_tf.store.trainings import TrainingStore
 from nos_tf.tasks.child import Outcome
 from nos_tf.tasks.recipe import Trained
 

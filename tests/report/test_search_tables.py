@@ -6,7 +6,7 @@ from nos_tf.report.search_tables import (
     preferences_section,
     searches_section,
 )
-from nos_tf.search.store import Run
+from nos_tf.store.results import Run
 from tests.rows import make_row, make_rows
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from nos_tf.errors import RunError
 from nos_tf.report.summary import read_summary
-from nos_tf.search import RunError
 
 
 def test_a_summary_is_read_once_there_is_one(tmp_path):

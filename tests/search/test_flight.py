@@ -5,7 +5,7 @@ import pytest
 
 from nos_tf.controller.learners import RandomSearch
 from nos_tf.dsl.space import SearchSpace
-from nos_tf.search import RunError
+from nos_tf.errors import RunError
 from nos_tf.search.flight import Flight
 from nos_tf.tasks.child import Outcome
 

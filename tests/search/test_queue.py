@@ -3,12 +3,12 @@
 import pytest
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.search import RunError
-from nos_tf.search.jobs import Job
+from nos_tf.errors import RunError
+from nos_tf.evaluation.jobs import Job
 from nos_tf.search.queue import Queue
-from nos_tf.search.schema import Checkpoint, StoredChild
-from nos_tf.search.store import Store
 from nos_tf.search.tally import Tally
+from nos_tf.store.results import Store
+from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.tasks.child import Child
 from tests.scripted import G, M, Scripted
 

@@ -6,11 +6,11 @@ from nos_tf.controller.learners import RandomSearch
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.search import RunError
+from nos_tf.errors import RunError
+from nos_tf.evaluation.jobs import Job
 from nos_tf.search.flight import Flight
-from nos_tf.search.jobs import Job
-from nos_tf.search.schema import FILE_NAME
 from nos_tf.search.session import Session
+from nos_tf.store.schema import FILE_NAME
 from nos_tf.tasks.child import Child, Outcome
 from tests.scripted import Scripted
 

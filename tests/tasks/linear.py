@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from nos_tf.tasks.images import Digits
+from nos_tf.tasks.data import Digits
 from nos_tf.tasks.recipe import Recipe
 
 

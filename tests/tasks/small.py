@@ -2,7 +2,7 @@
 
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.images import Digits
+from nos_tf.tasks.data import Digits
 
 CHILD = Child(
     images=Digits(train_examples=400),

@@ -13,7 +13,7 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.tasks.child import PAPER_LEARNING_RATES, Child
 from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.images import Digits, Images, Split, TfdsImages
+from nos_tf.tasks.data import Digits, Images, Split, TfdsImages
 from tests.tasks.small import CHILD
 
 VALIDATION = 500
@@ -190,5 +190,5 @@ def test_identity_sees_the_threads_whether_configured_or_of_the_environment(monk
 
 def test_identity_sees_the_kind_of_processor(monkeypatch):
     before = CHILD.identity()
-    monkeypatch.setattr('nos_tf.tasks.machine.processor', lambda: 'another')
+    monkeypatch.setattr('nos_tf.evaluation.machine.processor', lambda: 'another')
     assert CHILD.identity() != before

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from nos_tf.optimizers.contender import Contender
-from nos_tf.tasks.images import Digits
+from nos_tf.tasks.data import Digits
 from nos_tf.tasks.recipe_trainer import RecipeTrainer, _Model
 from tests.tasks.linear import OF_EVERY_OPTIMIZER, RECIPE
 

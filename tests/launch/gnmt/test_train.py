@@ -9,7 +9,7 @@ import pytest
 
 from gnmt.recipe import Trained
 from launch import commandline
-from nos_tf.search.training_run import read_trainings
+from nos_tf.store.trainings import read_trainings
 from tests import launching
 from tests.fake_children import wait_until
 

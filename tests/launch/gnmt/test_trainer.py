@@ -13,7 +13,7 @@ from gnmt.corpora import TextFiles
 from gnmt.model import Gnmt
 from gnmt.state import State, count_atomically
 from gnmt.trainer import Course
-from nos_tf.search import RunError
+from nos_tf.errors import RunError
 from tests.launch.gnmt.small import RECIPE, point, trained, write_files
 
 ADAM = ('keras.Adam', 0.01, 0)

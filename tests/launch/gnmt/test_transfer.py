@@ -10,11 +10,11 @@ from gnmt import report
 from gnmt.places import OneAtATime
 from gnmt.recipe import Trained
 from gnmt.transfer import Transfer
+from nos_tf.errors import RunError
+from nos_tf.evaluation import machine
+from nos_tf.evaluation.pool import InProcess, ProcessPool
 from nos_tf.report import report as search_report
-from nos_tf.search import RunError
-from nos_tf.search.evaluators import InProcess, ProcessPool
-from nos_tf.search.training_run import Key, Training, TrainingStore, read_trainings
-from nos_tf.tasks import machine
+from nos_tf.store.trainings import Key, Training, TrainingStore, read_trainings
 from tests.launch.gnmt.small import RECIPE, point, trained
 from tests.launching import run_here
 from tests.report.test_report import fill

@@ -1,0 +1,263 @@
+"""The search: sample rules, evaluate them, learn from their rewards, save, log (Figure 1 of the paper)."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from nos_tf.config import Configured, Count, Natural, bindings_of
+from nos_tf.controller.agent import Agent, Metrics
+from nos_tf.controller.learners import Learner
+from nos_tf.dsl.known import KNOWN_RULES
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.space import SearchSpace
+from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.errors import RunError
+from nos_tf.evaluation.cluster.cluster import Cluster  # noqa: F401 (for gin)
+from nos_tf.evaluation.in_process import InProcess  # noqa: F401 (for gin)
+from nos_tf.evaluation.jobs import Evaluator
+from nos_tf.evaluation.machine import is_of_machine, use_one_cpu_thread
+from nos_tf.evaluation.pool import ProcessPool  # noqa: F401 (for gin)
+from nos_tf.evaluation.table import Table  # noqa: F401 (for gin)
+from nos_tf.files import write_text
+from nos_tf.search.display import Display, scores_table
+from nos_tf.search.journal import Journal
+from nos_tf.search.rescore import Score, rescore
+from nos_tf.search.tally import Tally
+from nos_tf.search.trials import PREFIX, Arrivals, Queue, Trials
+from nos_tf.store.results import Store, best_rules
+from nos_tf.store.schema import Checkpoint, StoredChild
+from nos_tf.tasks.child import Child, ChildSetup
+from nos_tf.tasks.image_classification import ImageClassification  # noqa: F401 (for gin)
+from nos_tf.tasks.task import Task, check_backend
+
+gin.external_configurable(SearchSpace)
+
+
+@gin.configurable
+@dataclass
+class Search(Configured):
+    """A neural optimizer search: a space, a learner that samples from it, a task that rewards, and a budget.
+
+    Args:
+        space: of the rules.
+        learner: samples rules and learns from their rewards.
+        task: what the rules are judged on.
+        child: the procedure that turns a rule into a reward.
+        evaluator: trains children, here or elsewhere, or looks up what became of them.
+        children: to sample in all; a finished search goes on when there are to be more. Where this is no multiple of
+            the learner's batch, the last batch is smaller, and a search that goes on after it is not the same as one
+            that was longer from the beginning.
+        seed: of the learner.
+        rescored: how many of the best distinct rules are trained again at the end.
+        rescore_seeds: on how many fresh seeds; 0 for none, else two or more.
+        baselines: names of known rules that are scored beside them.
+        reject_untrainable: give rules that cannot train the reward of chance, if the task has one, and do not train
+            them.
+        merge_equal_functions: give a program the outcome of an earlier one that computes the same function up to
+            rounding; the learner may then see another reward than training would have given.
+        asynchronous: keep workers busy: learn from the first rewards to arrive, whichever batch they were sampled in;
+            what is found then depends on who is quick. Otherwise a search is the same whoever trains.
+        max_staleness: asynchronously, batches that may be taken between the sampling of a child and its reward; a later
+            one counts as a child, but is not learned from. None for a hundred times the average.
+
+    Raises:
+        ValueError: a value out of range, or an unknown baseline; the message names the binding.
+    """
+
+    space: SearchSpace = gin.REQUIRED
+    learner: Learner = gin.REQUIRED
+    task: Task = gin.REQUIRED
+    child: Child = field(default_factory=Child)
+    evaluator: Evaluator = gin.REQUIRED
+    children: Count = 1000
+    seed: Natural = 0
+    rescored: Natural = 10
+    rescore_seeds: Natural = 5
+    baselines: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam')
+    reject_untrainable: bool = False
+    merge_equal_functions: bool = False
+    asynchronous: bool = False
+    max_staleness: Natural | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rescore_seeds == 1:
+            raise ValueError('Search.rescore_seeds = 1: one seed gives no interval; use 2 or more, or 0 for none')
+        unknown = [name for name in self.baselines if name not in KNOWN_RULES]
+        if unknown:
+            raise ValueError(f'Search.baselines has {unknown[0]!r}: choose from {", ".join(KNOWN_RULES)}')
+
+    @property
+    def setup(self) -> ChildSetup:
+        """What trains: the procedure on the task, for rules of the space and the baselines."""
+        return ChildSetup(self.child, self.task, Vocabulary.of(self.space, map(UpdateRule.parse, self.baselines)))
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all that decides what a search finds, by the names of the gin bindings.
+
+        The budget does not, nor which evaluator trains; one that looks rewards up does, and so does a cluster whose
+        machines may differ.
+        """
+        own = ('seed', 'reject_untrainable', 'merge_equal_functions', 'asynchronous', 'max_staleness')
+        return {
+            **{f'Search.{name}': getattr(self, name) for name in own},
+            'Search.learner': f'@{type(self.learner).__name__}()',
+            **bindings_of(self.space),
+            **bindings_of(self.learner),
+            **self.evaluator.identity(self.setup),
+        }
+
+    def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> dict[str, Any]:
+        """Runs the search in a directory, or takes it up where it stopped.
+
+        It goes on as the same search, bit for bit, unless it is asynchronous.
+
+        Args:
+            run_dir: gets results.sqlite, TensorBoard event files, summary.json, and config.gin where gin was used.
+            allow_mixed: take up a search also on another kind of CPU, or with other versions, than it began with;
+                rewards are then of both, which the directory says. A rule that both sample trains on both.
+
+        Returns:
+            the content of summary.json.
+
+        Raises:
+            RunError: the directory holds another run, or the run cannot go on.
+        """
+        run_dir = Path(run_dir)
+        with ExitStack() as stack:
+            try:
+                check_backend('a search')
+                use_one_cpu_thread()
+                session = _Session(self, run_dir, allow_mixed, stack)
+            except ValueError as error:  # what is unfit in the configuration is said here at the latest
+                raise RunError(str(error)) from error
+            self._search(session)
+            scores = self._rescore(session)
+            summary = {
+                **session.tally.summary(),
+                'trained': session.store.trained(self.child.seed),
+                'baselines': {score.name: score.mean for score in scores if score.name},
+                'rescored': [dataclasses.asdict(score) for score in scores],
+                'seconds': session.seconds,
+                'space_size': self.space.size,
+                'configuration': session.store.identity,
+            }
+        write_text(run_dir / 'summary.json', json.dumps(summary, indent=2))
+        if scores:
+            with suppress(BrokenPipeError):  # all is on file, and a report of it may be to come
+                session.display.console.print(scores_table(scores, self.rescore_seeds))
+        return summary
+
+    def _search(self, session: '_Session') -> None:
+        """Samples, evaluates, learns, saves and logs until the budget is spent."""
+        done = session.tally.children
+        session.display.note(f'{self.space.size:,} rules in the space; {done} of {self.children} children are there')
+        try:
+            agent = self.learner.start(self.space, self.seed)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        trials = Trials(
+            session.queue,
+            self.space,
+            self.child.seed,
+            batch_size=self.learner.batch_size,
+            workers=(self.evaluator.workers or 1) if self.asynchronous else None,
+            max_staleness=self.max_staleness,
+        )
+        session.resume(agent, trials)
+        while (missing := self.children - session.tally.children) > 0:
+            trials.fill(agent.propose, missing)
+            arrivals = trials.take(missing, session.show)
+            metrics = agent.update(*arrivals.batch()) if arrivals.fresh.any() else {}
+            session.save(arrivals, agent, metrics, trials)
+            session.log(arrivals, metrics, trials)
+
+    def _rescore(self, session: '_Session') -> list[Score]:
+        """The best distinct rules and the baselines on fresh seeds."""
+        if not self.rescore_seeds:
+            return []
+        candidates = best_rules(session.store.results(), self.rescored)
+        seeds = [self.child.seed + 1 + i for i in range(self.rescore_seeds)]
+        total = (len(candidates) + len(self.baselines)) * len(seeds)
+        return rescore(
+            candidates,
+            self.baselines,
+            seeds,
+            lambda jobs: session.queue.train(jobs, lambda done: session.display.busy('rescoring', done, total)),
+        )
+
+
+class _Session:
+    """The open parts of a search that runs: store, evaluator, and what a person sees of both."""
+
+    def __init__(self, search: Search, run_dir: Path, allow_mixed: bool, stack: ExitStack) -> None:
+        setup, self._evaluator, self._seed = search.setup, search.evaluator, search.child.seed
+        identity = search.identity()
+        self.store = stack.enter_context(
+            closing(
+                Store(
+                    run_dir,
+                    identity,
+                    self._evaluator.identity(setup),
+                    str(search.task),
+                    is_of_machine=is_of_machine,
+                    allow_mixed=allow_mixed,
+                )
+            )
+        )
+        if gin.config_str():
+            write_text(run_dir / 'config.gin', gin.operative_config_str())
+        self.tally = Tally.of(self.store.results())
+        self._checkpoint = self.store.checkpoint() or Checkpoint(0, 0.0, {})
+        self._start = time.monotonic()
+        self._evaluator.start(setup)  # before anything else of TensorFlow: a cluster renames the devices
+        stack.callback(self._evaluator.close)
+        self._journal = stack.enter_context(closing(Journal(run_dir, identity, self.tally.children)))
+        self.display = stack.enter_context(Display(search.children, self.tally.children))
+        self.queue = Queue(
+            self.store,
+            self._evaluator,
+            setup,
+            reject_untrainable=search.reject_untrainable,
+            merge_equal_functions=search.merge_equal_functions,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """The time that the search has taken, earlier sessions included."""
+        return self._checkpoint.seconds + time.monotonic() - self._start
+
+    def resume(self, agent: Agent, trials: Trials) -> None:
+        """Gives an agent and trials, both new, the states that were saved last, if any."""
+        if not self.tally.children:
+            return
+        state = self._checkpoint.state
+        agent.restore({name: value for name, value in state.items() if not name.startswith(PREFIX)})
+        trials.restore(state, self._checkpoint.iteration)
+
+    def show(self, done: int) -> None:
+        """Shows that so many of a batch have arrived."""
+        self.display.show(self.tally, under_way=done)
+
+    def save(self, arrivals: Arrivals, agent: Agent, metrics: Metrics, trials: Trials) -> None:
+        """Files children, the agent that has learned from them, its metrics and what is under way, all or nothing."""
+        iteration = trials.version
+        children = [StoredChild(iteration, sample.version, sample.rule, sample.log_prob) for sample in arrivals.samples]
+        trials.version += 1
+        checkpoint = Checkpoint(iteration + 1, self.seconds, {**agent.state(), **trials.state()})
+        for row in self.store.save_batch(children, self._seed, checkpoint, metrics):
+            self.tally.add(row)
+
+    def log(self, arrivals: Arrivals, metrics: Metrics, trials: Trials) -> None:
+        """Shows a batch that is saved and the metrics of its update."""
+        workers = {**trials.status(arrivals), **self.queue.status(), **self._evaluator.status()}
+        self.display.show(self.tally, workers=workers)
+        per_hour = self.display.per_hour(self.tally.children)
+        self._journal.write(self.tally, arrivals.rewards, per_hour, controller=metrics, workers=workers)

@@ -1,0 +1,77 @@
+"""A task: data, a model, a loss and a measure, which an optimizer is judged on.
+
+`Task` is a value that pickles, and says what the task is; `LoadedTask` is the task in a process that trains, with its
+data. Functions of tensors are pure and hold no data: one graph of them runs anywhere.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import keras
+import tensorflow as tf
+
+
+class Gradient(NamedTuple):
+    """The result of one training step, before the optimizer."""
+
+    loss: tf.Tensor  # float32 []
+    gradient: tf.Tensor  # of the loss with respect to the weights, float32 [P]
+    state: Any  # of the model after the step
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A task as a value: small, and the same wherever it is unpickled."""
+
+    @property
+    def epochs(self) -> int:
+        """How long a whole training is."""
+
+    @property
+    def chance(self) -> float | None:
+        """The measure of a model that has learned nothing; None where there is no such number."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all that a measure depends on but the machine: name of each part -> JSON value."""
+
+    def load(self) -> 'LoadedTask':
+        """Returns the task with its data.
+
+        Raises:
+            ValueError: the data do not fit the task; the message names the binding.
+            FileNotFoundError: the data are not there; the message says how to get them.
+        """
+
+
+class LoadedTask(Protocol):
+    """A task in a process that trains. Weights are one vector, float32 [P]; `str` describes what needs the memory."""
+
+    data: Any  # tensors, in whatever structure; the functions below are given them
+    steps_per_epoch: int
+
+    def start(self, seed: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        """Returns the weights and the state that a seed, int32 [], starts from."""
+
+    def batches(self, seed: tf.Tensor, epochs: int) -> Any:
+        """Returns what each step of so many epochs trains on, for `gradient`: tensors, in whatever structure."""
+
+    def gradient(self, data: Any, batches: Any, step: tf.Tensor, weights: tf.Tensor, state: Any) -> Gradient:
+        """Returns the gradient of a training step, int32 [] from 0 on."""
+
+    def measure(self, data: Any, weights: tf.Tensor, state: Any) -> tf.Tensor:
+        """Returns how good a model is on the validation set, float32 []: the higher, the better."""
+
+
+def check_backend(work: str) -> None:
+    """Checks that Keras computes with TensorFlow, whose graphs tasks are written in.
+
+    Args:
+        work: what is to be done, for the message.
+
+    Raises:
+        ValueError: it computes with another backend.
+    """
+    if (backend := keras.backend.backend()) != 'tensorflow':
+        raise ValueError(
+            f'{work} needs the TensorFlow backend of Keras, and this is {backend}: set KERAS_BACKEND=tensorflow before '
+            'Keras is imported'
+        )

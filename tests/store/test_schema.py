@@ -1,0 +1,21 @@
+"""The tables, as SQLite reads them, against the values that their rows become."""
+
+import contextlib
+import sqlite3
+
+from nos_tf.store.schema import TABLES, Row
+
+
+def test_a_row_has_the_columns_of_the_view_in_its_order():
+    with contextlib.closing(sqlite3.connect(':memory:')) as db:
+        db.executescript(TABLES)
+        columns = [column for column, *_ in db.execute('SELECT * FROM results').description]
+    assert columns == list(Row._fields)
+
+
+def test_what_is_looked_up_for_every_program_has_an_index():
+    with contextlib.closing(sqlite3.connect(':memory:')) as db:
+        db.executescript(TABLES)
+        for condition in ('(fingerprint, task, seed) = (1, 2, 3)', '(program, task, seed) = (1, 2, 3)'):
+            ((*_, plan),) = db.execute(f'EXPLAIN QUERY PLAN SELECT reward FROM outcomes WHERE {condition}')
+            assert plan.startswith('SEARCH'), plan
