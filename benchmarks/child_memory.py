@@ -15,10 +15,12 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import numpy as np
 
 from nos_tf import SearchSpace, output
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
-from nos_tf.tasks.child import Child
+from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
+from nos_tf.tasks.image_classification import ImageClassification
 
 MIB = 2**20
 
@@ -35,8 +37,9 @@ def main() -> None:
     parser.add_argument('--rules', type=int, default=200)
     rules = parser.parse_args().rules
     use_one_cpu_thread()
-    child = Child(Digits(noise=0.25), ConvNet(filters=8), epochs=3, train_examples=1000)
-    space, random, trainer = SearchSpace(iterations=2), np.random.default_rng(0), child.trainer(2)
+    task = ImageClassification(Digits(noise=0.25), ConvNet(filters=8), epochs=3, train_examples=1000)
+    space, random = SearchSpace(iterations=2), np.random.default_rng(0)
+    trainer = ChildSetup(Child(), task, Vocabulary.of(space)).trainer()
     seen: dict[str, None] = {}
     print('| rules trained | resident MiB | traces |\n|---|---|---|')
     while len(seen) < rules:

@@ -25,10 +25,12 @@ import tensorflow as tf
 from optimizer_step import machine
 
 from nos_tf import UpdateRule, output
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
-from nos_tf.tasks.child import Child
+from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Images, Split, TfdsImages
+from nos_tf.tasks.image_classification import ImageClassification
 
 BATCH = 100
 STEPS = 30
@@ -64,8 +66,8 @@ def load_split() -> Split:
 
 def ours(split: Split, **network: bool) -> Callable[[], object]:
     """One epoch of our own child."""
-    child = Child(FewImages(split), ConvNet(FILTERS, **network), (LEARNING_RATE,), epochs=1, batch_size=BATCH)
-    trainer = child.trainer(1)
+    task = ImageClassification(FewImages(split), ConvNet(FILTERS, **network), epochs=1, batch_size=BATCH)
+    trainer = ChildSetup(Child((LEARNING_RATE,)), task, Vocabulary(1)).trainer()
     return lambda: trainer.train(UpdateRule.parse('momentum'))
 
 

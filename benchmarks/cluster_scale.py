@@ -40,7 +40,8 @@ from nos_tf import Search
 from nos_tf.errors import RunError
 from nos_tf.evaluation.cluster.config import ClusterConfig
 from nos_tf.evaluation.table import RewardTable, Table
-from nos_tf.store.schema import FILE_NAME, TRAINED
+from nos_tf.store.schema import SEARCH
+from nos_tf.tasks.child import TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 LEARNERS = ('TRPO', 'Reinforce', 'RandomSearch', 'Evolution', 'Bayesian')
@@ -75,7 +76,7 @@ class Rate(NamedTuple):
 def on_file(run_dir: Path) -> int:
     """How many children have been trained, as the store says while the search is running."""
     try:
-        with contextlib.closing(sqlite3.connect(f'file:{run_dir / FILE_NAME}?mode=ro', uri=True)) as db:
+        with contextlib.closing(sqlite3.connect(f'file:{run_dir / SEARCH.file_name}?mode=ro', uri=True)) as db:
             return db.execute('SELECT count(*) FROM outcomes WHERE origin = ?', (TRAINED,)).fetchone()[0]
     except sqlite3.Error:  # there is no store, or no table in it, yet
         return 0

@@ -13,10 +13,11 @@ a minute or two on two cores.
 
 import argparse
 import csv
+import dataclasses
 import io
 import sys
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,11 @@ from nos_tf import Search, UpdateRule
 from nos_tf.dsl.known import KNOWN_RULES, LEARNING_RATES_FILE, LearningRate, read_learning_rates
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
-from nos_tf.search.rescore import Score, rescore
-from nos_tf.search.session import Session
 from nos_tf.files import write_text
+from nos_tf.search.display import Display
+from nos_tf.search.rescore import Score, rescore
+from nos_tf.search.trials import Queue
+from nos_tf.store.results import Store
 
 
 def score_rules(search: Search, names: list[str], seeds: int, run_dir: Path) -> list[Score]:
@@ -38,18 +41,15 @@ def score_rules(search: Search, names: list[str], seeds: int, run_dir: Path) -> 
     use_one_cpu_thread()
     fresh = [search.child.seed + 1 + i for i in range(seeds)]
     total = len(names) * seeds
-    session = Session(
-        run_dir,
-        child=search.child,
-        evaluator=search.evaluator,
-        vocabulary=Vocabulary.of(None, map(UpdateRule.parse, names)),
-        identity=search.child.identity(),
-        task='known rules',
-        children=total,
-    )
-    with closing(session):
-        say = session.display.busy
-        return rescore({}, names, fresh, lambda jobs: session.train(jobs, lambda done: say('trained', done, total)))
+    setup = dataclasses.replace(search.setup, vocabulary=Vocabulary.of(None, map(UpdateRule.parse, names)))
+    identity = search.evaluator.identity(setup)
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(Store(run_dir, identity, identity, str(search.task))))
+        search.evaluator.start(setup)
+        stack.callback(search.evaluator.close)
+        say = stack.enter_context(Display(total, 0)).busy
+        queue = Queue(store, search.evaluator, setup)
+        return rescore({}, names, fresh, lambda jobs: queue.train(jobs, lambda done: say('trained', done, total)))
 
 
 def update_table(path: Path, rows: Iterable[LearningRate]) -> None:

@@ -17,6 +17,7 @@ command goes on where it was stopped, also with more rules. A training takes som
 CIFAR-10 images, and there are 23 + --random of them, as many again by racing, and two for each of --rules.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ import commandline  # first: it hides what TensorFlow prints when it is imported
 import numpy as np
 from optimizer_step import machine
 from scipy import stats
-from trainings import Contender, Ours, Training, Trainings, argument_parser, variant
+from trainings import Contender, Ours, Training, Trainings, argument_parser, images_of, variant
 
 from nos_tf import Search, SearchSpace, UpdateRule
 from nos_tf.controller.learners import RandomSearch
@@ -151,24 +152,23 @@ def main() -> None:
     many = [*known, *drawn[: arguments.random]] if {'racing', 'rejection'} & {*arguments.parts} else []
     rules = list(dict.fromkeys((*some, *many)))
 
-    vocabulary = Vocabulary.of(None, rules)
-    task = variant(search.child)
+    full = variant(dataclasses.replace(search.setup, vocabulary=Vocabulary.of(search.space, known)))
     rungs = ' '.join(f'{share:g}:{rates}' for share, rates in arguments.rungs)
     contenders: dict[str, Contender] = {
-        FULL: Ours(task, vocabulary),
-        OTHER_SEED: Ours(variant(task, seed=task.seed + 1), vocabulary),
-        BFLOAT16: Ours(variant(task, bfloat16=True), vocabulary),
-        rungs: Ours(variant(task, rungs=arguments.rungs), vocabulary),
+        FULL: Ours(full),
+        OTHER_SEED: Ours(variant(full, seed=full.child.seed + 1)),
+        BFLOAT16: Ours(variant(full, bfloat16=True)),
+        rungs: Ours(variant(full, rungs=arguments.rungs)),
     }
     wanted = {FULL: rules, OTHER_SEED: some, BFLOAT16: some, rungs: many if 'racing' in arguments.parts else []}
     rows = [[Training(name, rule) for name in contenders if rule in wanted[name]] for rule in rules]
-    outcomes = Trainings(arguments.run_dir, task.identity()).train(rows, contenders, arguments.workers)
+    outcomes = Trainings(arguments.run_dir, full.identity()).train(rows, contenders, arguments.workers)
 
     def pairs(contender: str, rules: Sequence[UpdateRule]) -> Pairs:
         full, other = ([outcomes[Training(name, rule)] for rule in rules] for name in (FULL, contender))
         return Pairs(full, other)
 
-    chance = 1 / task.images.load().classes
+    chance = images_of(full).chance
     drawn = drawn[: arguments.random]
     print(f'{machine()}; {arguments.workers} workers of one thread\n')
     if 'bf16' in arguments.parts:
@@ -179,7 +179,7 @@ def main() -> None:
         groups = {'known': pairs(rungs, known), 'random': pairs(rungs, drawn)}
         print_racing({**groups, f'both, with a full reward above {TRAINS * chance:.3g}': training})
     if 'rejection' in arguments.parts:
-        reasons = {rule: why for rule in many if (why := why_untrainable(rule, task.constants))}
+        reasons = {rule: why for rule in many if (why := why_untrainable(rule, full.child.constants))}
         table_1 = [UpdateRule.parse(row.name).canonical() for row in TABLE_1]
         groups_of_rules = {'Table 1': table_1, 'known': known, 'random': drawn}
         full_outcomes = {

@@ -20,10 +20,11 @@ Trainings are filed in the run directory as they end, and the same command goes 
 CIFAR-10 images a rule takes about half a minute of one core, and a minute more with jit_compile.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ import commandline  # first: it hides what TensorFlow prints when it is imported
 import keras
 import numpy as np
 from optimizer_step import machine
-from trainings import Contender, Ours, Train, Training, Trainings, argument_parser, variant
+from trainings import Contender, Ours, Train, Training, Trainings, argument_parser, images_of, variant
 
 from nos_tf import NOSOptimizer, Search, UpdateRule
 from nos_tf.dsl.screening import why_untrainable
@@ -43,6 +44,7 @@ from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks.child import Child, Outcome
 from nos_tf.tasks.data import Images
+from nos_tf.tasks.image_classification import ImageClassification
 
 NAMES = {
     'a': 'Keras, literally',
@@ -58,43 +60,44 @@ class Literal:
     """The procedure as one would write it down in Keras: a new model for each training, nothing remembered."""
 
     child: Child
+    task: ImageClassification
     jit_compile: bool
 
     def start(self) -> Train:
         """Loads the images."""
-        images, child = self.child.images.load(), self.child
+        images, child = self.task.images.load(), self.child
 
         def train(rule: UpdateRule) -> Outcome:
             """Trains as a child does, by Keras."""
             start = time.perf_counter()
             sweep = tuple(self._fit(images, rule, rate, child.sweep_epochs) for rate in child.learning_rates)
             rate = child.learning_rates[int(np.argmax(sweep))]
-            reward = self._fit(images, rule, rate, child.epochs)
+            reward = self._fit(images, rule, rate, self.task.epochs)
             return Outcome(reward, rate, sweep, time.perf_counter() - start)
 
         return train
 
     def _fit(self, images: Images, rule: UpdateRule, rate: float, epochs: int) -> float:
         """The validation accuracy of a new model after so many epochs; NaNs do not stop it."""
-        child, train, validation = self.child, images.train.head(self.child.train_examples), images.validation
+        task, train, validation = self.task, images.train.head(self.task.train_examples), images.validation
         keras.backend.clear_session()
-        keras.utils.set_random_seed(child.seed)
+        keras.utils.set_random_seed(self.child.seed)
         model = self._model(images)
         model.compile(
-            optimizer=NOSOptimizer(rule, rate, **asdict(child.constants)),
+            optimizer=NOSOptimizer(rule, rate, **dataclasses.asdict(self.child.constants)),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=['accuracy'],
             jit_compile=self.jit_compile,
         )
-        model.fit(train.images, train.labels, batch_size=child.batch_size, epochs=epochs, verbose=0)
+        model.fit(train.images, train.labels, batch_size=task.batch_size, epochs=epochs, verbose=0)
         scores = model.evaluate(
-            validation.images, validation.labels, batch_size=child.batch_size, verbose=0, return_dict=True
+            validation.images, validation.labels, batch_size=task.batch_size, verbose=0, return_dict=True
         )
         return float(scores['accuracy'])
 
     def _model(self, images: Images) -> keras.Model:
         """The layers of `nos_tf.tasks.convnet`."""
-        network, layers = self.child.network, keras.layers
+        network, layers = self.task.network, keras.layers
         model = keras.Sequential([keras.Input(images.shape)])
         for _ in range(2):
             model.add(layers.Conv2D(network.filters, 3, padding='same', use_bias=False))
@@ -193,17 +196,17 @@ def main() -> None:
     arguments = parser.parse_args()
     search = commandline.configure(arguments, Search)
     use_one_cpu_thread()
-    child = variant(search.child)
-    vocabulary = Vocabulary.of(search.space)
-    all_on = variant(search.child, bfloat16=True, rungs=arguments.rungs, continue_sweep=True)
+    setup = variant(dataclasses.replace(search.setup, vocabulary=Vocabulary.of(search.space)))
+    child, task = setup.child, images_of(setup)
+    all_on = variant(setup, bfloat16=True, rungs=arguments.rungs, continue_sweep=True)
     contenders: dict[str, Contender] = {
-        'a': Literal(child, jit_compile=False),
-        'a jit': Literal(child, jit_compile=True),
-        'b': Ours(variant(child, continue_sweep=False), vocabulary),
-        'c': Ours(variant(child, continue_sweep=True), vocabulary),
-        'd': Ours(all_on, vocabulary),
+        'a': Literal(child, task, jit_compile=False),
+        'a jit': Literal(child, task, jit_compile=True),
+        'b': Ours(variant(setup, continue_sweep=False)),
+        'c': Ours(variant(setup, continue_sweep=True)),
+        'd': Ours(all_on),
     }
-    trainings = Trainings(arguments.run_dir, {**child.identity(), 'd': all_on.identity()})
+    trainings = Trainings(arguments.run_dir, {**setup.identity(), 'd': all_on.identity()})
     rules = sample(search, arguments.rules)
     todo = plans(rules, child, arguments.jit_rules)
     job = [
@@ -214,9 +217,8 @@ def main() -> None:
         for i in range(len(rules))
     ]
     outcomes = trainings.train(rows, contenders, arguments.workers)
-    chance = 1 / child.images.load().classes
     rewards = {
-        letter: [chance if i is None else outcomes[job[i][letter]].reward for i in decided.trains]
+        letter: [task.chance if i is None else outcomes[job[i][letter]].reward for i in decided.trains]
         for letter, decided in todo.items()
     }
     seconds = {

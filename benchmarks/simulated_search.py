@@ -14,7 +14,7 @@ import numpy as np
 from virtual_workers import NEVER, VirtualWorkers
 
 from nos_tf import Search
-from nos_tf.search.flight import STALENESS
+from nos_tf.search.trials import STALENESS
 from nos_tf.store.results import read_results
 
 GOAL, WINDOW, LAST = 0.8, 100, 500  # a mean reward, of how many children; children of the mean at the end

@@ -25,15 +25,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from nos_tf import UpdateRule
-from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
+from nos_tf.evaluation import machine
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.store.faults import explained
 from nos_tf.store.locks import lock_directory
-from nos_tf.tasks.child import Child, Outcome
+from nos_tf.tasks.child import ChildSetup, Outcome, Rung
+from nos_tf.tasks.image_classification import ImageClassification
 
 Train = Callable[[UpdateRule], Outcome]
+RUNGS = Rung(0.25, 4), Rung(0.5, 2)
 
 
 class Contender(Protocol):
@@ -45,31 +47,44 @@ class Contender(Protocol):
 
 @dataclass(frozen=True)
 class Ours:
-    """The trainer of this package.
+    """The trainer of this package."""
 
-    Args:
-        child: the procedure.
-        vocabulary: what the rules to come consist of.
-    """
-
-    child: Child
-    vocabulary: Vocabulary
+    setup: ChildSetup
 
     def start(self) -> Train:
         """Builds the trainer."""
-        return self.child.trainer(self.vocabulary).train
+        return self.setup.trainer().train
 
 
-def variant(child: Child, *, bfloat16: bool = False, rungs: Sequence[tuple[float, int]] = (), **changes: Any) -> Child:
-    """The same task with other switches; those that change rewards are off unless they are given.
+def variant(setup: ChildSetup, *, bfloat16: bool = False, rungs: Sequence[Rung] = (), **changes: Any) -> ChildSetup:
+    """The same setup with other switches; those that change rewards are off unless they are given.
+
+    Args:
+        setup: of a task of images.
+        bfloat16: of its network.
+        rungs: of its child.
+        changes: of its child.
 
     Raises:
-        RunError: a value out of range.
+        RunError: a value out of range, or another kind of task.
     """
+    task = images_of(setup)
     try:
-        return replace(child, network=replace(child.network, bfloat16=bfloat16), rungs=rungs, **changes)
+        task = replace(task, network=replace(task.network, bfloat16=bfloat16))
+        return replace(setup, task=task, child=replace(setup.child, rungs=rungs, **changes))
     except ValueError as error:
         raise RunError(str(error)) from error
+
+
+def images_of(setup: ChildSetup) -> ImageClassification:
+    """The task, which must be one of images.
+
+    Raises:
+        RunError: it is another.
+    """
+    if not isinstance(setup.task, ImageClassification):
+        raise RunError(f'Search.task is {setup.task}: this benchmark needs @ImageClassification()')
+    return setup.task
 
 
 class Training(NamedTuple):
@@ -85,7 +100,7 @@ class Trainings:
 
     Args:
         run_dir: made if it does not exist.
-        identity: all that outcomes depend on beside contender and rule.
+        identity: all that outcomes depend on beside contender, rule and machine.
 
     Raises:
         RunError: the directory is in use, cannot be used, or holds trainings of another identity.
@@ -94,7 +109,7 @@ class Trainings:
     def __init__(self, run_dir: Path, identity: Mapping[str, Any]) -> None:
         self._lock = lock_directory(run_dir)
         self._path = run_dir / 'trainings.sqlite'
-        text = json.dumps(identity, sort_keys=True)
+        text = json.dumps({**identity, **machine.identity()}, sort_keys=True)
         with explained(self._path):
             self._db = sqlite3.connect(self._path, isolation_level=None)
             self._db.execute('CREATE TABLE IF NOT EXISTS meta (identity TEXT)')
@@ -223,9 +238,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('--gin_files', nargs='+', default=['gin/cifar10_small.gin'])
     parser.add_argument('--gin_bindings', nargs='+', default=[])
     parser.add_argument('--workers', type=_positive, default=ProcessPool().workers, help='one for each core')
-    parser.add_argument(
-        '--rungs', type=_rung, nargs='+', default=((0.25, 4), (0.5, 2)), metavar='SHARE:RATES', help='of Child.rungs'
-    )
+    parser.add_argument('--rungs', type=_rung, nargs='+', default=RUNGS, metavar='SHARE:RATES', help='of Child.rungs')
     return parser
 
 
@@ -235,6 +248,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _rung(text: str) -> tuple[float, int]:
+def _rung(text: str) -> Rung:
     share, _, rates = text.partition(':')
-    return float(share), int(rates)
+    return Rung(float(share), int(rates))

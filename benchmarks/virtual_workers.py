@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.table import RewardTable, Table
-from nos_tf.tasks.child import Child, Outcome
+from nos_tf.tasks.child import ChildSetup, Outcome
 
 HICCUP = 0.999  # quantile of the measured times above which the machine was asleep, and no child slow
 
@@ -125,13 +124,13 @@ class VirtualWorkers:
         """The present state."""
         return Moment(self._now, self._busy, self._lost)
 
-    def identity(self, child: Child) -> dict[str, Any]:
+    def identity(self, setup: ChildSetup) -> dict[str, Any]:
         """That of the table: when an outcome comes does not change it."""
-        return self._table.identity(child)
+        return self._table.identity(setup)
 
-    def start(self, child: Child, vocabulary: Vocabulary) -> None:
+    def start(self, setup: ChildSetup) -> None:
         """Reads the table; the clock begins."""
-        self._table.start(child, vocabulary)
+        self._table.start(setup)
         self._left = self._clock()
 
     def submit(self, job: Job) -> None:
@@ -156,10 +155,6 @@ class VirtualWorkers:
         outcomes = self._table.collect()
         self._left = self._clock()
         return outcomes
-
-    def origin(self, job: Job) -> str:
-        """Every outcome was looked up."""
-        return self._table.origin(job)
 
     def status(self) -> dict[str, float]:
         """The virtual hours; they are also noted in `batches`."""

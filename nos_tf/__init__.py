@@ -4,12 +4,15 @@ The house, from the ground up; nothing imports what stands above it:
 
     dsl/          the language of update rules
     optimizers/   a rule as a Keras optimizer (NOSOptimizer), or run by one graph for all rules (the interpreter)
-    tasks/        images -> child network -> reward; longer trainings; Rosenbrock's function
     controller/   the policy that writes rules, and the learners that improve it
-    search/       the loop: sample, evaluate, learn, save, log; comparisons of optimizers
+    tasks/        data and a model -> a child -> a reward; longer trainings; Rosenbrock's function
+    evaluation/   who trains: this process, a pool, a cluster, or a table of known rewards
+    store/        results in SQLite
+    search/       the loop: sample, evaluate, learn, save, log
+    compare/      optimizers side by side
     report/       a finished search or comparison as tables, figures and report.html
 
-And below all of it output.py, through which everything is printed.
+Below all of it are config.py (values that gin can set), errors.py, files.py and output.py.
 """
 
 import sys

@@ -33,29 +33,28 @@ class Limit(NamedTuple):
     holds: Callable[[Any], bool]
 
 
+def _shown(bound: float) -> str:
+    return f'{bound:,}' if isinstance(bound, int) else f'{bound:g}'
+
+
 def at_least(bound: float) -> Limit:
     """Returns the limit of numbers from a bound on."""
-    return Limit(f'at least {bound:g}', lambda x: x >= bound)
+    return Limit(f'at least {_shown(bound)}', lambda x: x >= bound)
 
 
 def above(bound: float) -> Limit:
     """Returns the limit of numbers greater than a bound."""
-    return Limit(f'above {bound:g}', lambda x: x > bound)
+    return Limit(f'above {_shown(bound)}', lambda x: x > bound)
 
 
 def at_most(bound: float) -> Limit:
     """Returns the limit of numbers up to a bound."""
-    return Limit(f'at most {bound:g}', lambda x: x <= bound)
+    return Limit(f'at most {_shown(bound)}', lambda x: x <= bound)
 
 
 def below(bound: float) -> Limit:
     """Returns the limit of numbers smaller than a bound."""
-    return Limit(f'below {bound:g}', lambda x: x < bound)
-
-
-def one_of(*words: str) -> Limit:
-    """Returns the limit to some texts."""
-    return Limit(f'one of {", ".join(words)}', lambda x: x in words)
+    return Limit(f'below {_shown(bound)}', lambda x: x < bound)
 
 
 NOT_EMPTY = Limit('at least one', lambda x: len(x) > 0)
@@ -95,9 +94,9 @@ _classes: dict[str, type] = {}  # those that bindings were asked of
 class Configured:
     """A dataclass whose fields are checked against their annotations when it is made.
 
-    An annotation is `bool`, `int`, `float`, `str`, `Sequence[float]` and the like, with limits in `Annotated`, or a
-    class or protocol of parts that gin makes; `| None` allows None. Whatever else a field needs, `__post_init__` checks
-    after it has called that of this class.
+    An annotation is `bool`, `int`, `float`, `str`, `Sequence[float]` and the like, with limits in `Annotated`, a
+    NamedTuple of such, or a class or protocol of parts that gin makes; `| None` allows None. Whatever else a field
+    needs, `__post_init__` checks after it has called that of this class.
 
     Raises:
         ValueError: a field cannot have the value that it was given; the message names the binding.
@@ -168,7 +167,10 @@ def _value(identity: Mapping[str, Any], key: str) -> Any:
 @cache
 def _defaults(kind: type) -> dict[str, Any]:
     """The defaults of a class, as an identity has them."""
-    made = {field.name: field.default for field in dataclasses.fields(kind)}
+    made = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(kind)
+    }
     return {
         name: f'@{type(value).__name__}()' if dataclasses.is_dataclass(value) else _as_json(value)
         for name, value in made.items()
@@ -196,42 +198,56 @@ def _is_incidental(kind: type, field: str) -> bool:
 
 
 def _checked(binding: str, value: Any, hint: Any, or_none: str = '') -> Any:
-    """Returns the value of a field, a sequence as a tuple; raises ValueError if the annotation does not allow it."""
-    limits: list[Limit] = []
-    if get_origin(hint) is Annotated:
-        hint, *marks = get_args(hint)
-        limits = [mark for mark in marks if isinstance(mark, Limit)]
-    if get_origin(hint) in (Union, types.UnionType):
-        if value is None and type(None) in get_args(hint):
+    """Returns the value of a field, sequences as tuples; raises ValueError if the annotation does not allow it."""
+    kind, limits = _unwrapped(hint)
+    if get_origin(kind) in (Union, types.UnionType):
+        if value is None and type(None) in get_args(kind):
             return None
-        options = [option for option in get_args(hint) if option is not type(None)]
+        options = [option for option in get_args(kind) if option is not type(None)]
         return _checked(binding, value, options[0], 'None, or ') if len(options) == 1 else value
-    told = ' and '.join(limit.text for limit in limits)
-    told = f', {told}' if told else ''
-    if hint in _KINDS:
-        kind = _KINDS[hint]
-        if not kind.holds(value) or not all(limit.holds(value) for limit in limits):
-            raise ValueError(f'{binding} = {value!r}: must be {or_none}{kind.text}{told}')
-    elif get_origin(hint) is Sequence:
-        (element,) = get_args(hint)
-        values = (value,) if isinstance(value, str | int | float) else value
+    error = ValueError(f'{binding} = {value!r}: must be {or_none}{_told(kind, limits)}')
+    if kind in _KINDS:
+        if not _KINDS[kind].holds(value):
+            raise error
+    elif get_origin(kind) is Sequence:
+        (element,) = get_args(kind)
         try:
-            checked = tuple(_checked(binding, each, element) for each in values)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f'{binding} = {value!r}: must be {or_none}{_plural(element)}{told}') from error
-        if not all(limit.holds(checked) for limit in limits):
-            raise ValueError(f'{binding} = {value!r}: must be {or_none}{_plural(element)}{told}')
-        return checked
-    elif hint is not Any and isinstance(hint, type) and not isinstance(value, hint):
-        raise ValueError(f'{binding} = {value!r}: must be {or_none}a {hint.__name__}: write @Name(), with brackets')
+            value = tuple(_checked(binding, x, element) for x in ((value,) if type(value) in _KINDS else value))
+        except (TypeError, ValueError) as unfit:
+            raise error from unfit
+    elif hasattr(kind, '_fields'):
+        try:
+            parts = zip(kind(*value), _hints(kind).values(), strict=True)
+            value = kind(*(_checked(binding, part, of_part) for part, of_part in parts))
+        except (TypeError, ValueError) as unfit:
+            raise error from unfit
+    elif kind is not Any and isinstance(kind, type) and (isinstance(value, type) or not isinstance(value, kind)):
+        raise error
+    if not all(limit.holds(value) for limit in limits):
+        raise error
     return value
 
 
-def _plural(hint: Any) -> str:
-    """What a sequence consists of, for a message."""
-    limits: list[Limit] = []
-    if get_origin(hint) is Annotated:
-        hint, *marks = get_args(hint)
-        limits = [mark for mark in marks if isinstance(mark, Limit)]
-    told = ' and '.join(limit.text for limit in limits)
-    return (_KINDS[hint].plural if hint in _KINDS else 'a sequence') + (f' {told}' if told else '')
+def _unwrapped(hint: Any) -> tuple[Any, list[Limit]]:
+    """Returns an annotation without its limits, and the limits."""
+    if get_origin(hint) is not Annotated:
+        return hint, []
+    kind, *marks = get_args(hint)
+    return kind, [mark for mark in marks if isinstance(mark, Limit)]
+
+
+def _told(kind: Any, limits: Sequence[Limit], one: bool = True) -> str:
+    """Returns what a value has to be, or the elements of a sequence, in words."""
+    if get_origin(kind) is Sequence:
+        text = _told(*_unwrapped(get_args(kind)[0]), one=False)
+    elif kind in _KINDS:
+        text = _KINDS[kind].text if one else _KINDS[kind].plural
+    elif hasattr(kind, '_fields'):
+        fields = '; '.join(f'{name}: {_told(*_unwrapped(of_field))}' for name, of_field in _hints(kind).items())
+        text = f'{"" if one else "a sequence of "}({fields})'
+    elif get_origin(kind) in (Union, types.UnionType):
+        text = ', or '.join('None' if each is type(None) else _told(*_unwrapped(each)) for each in get_args(kind))
+    else:
+        name = getattr(kind, '__name__', str(kind))
+        text = f'{"an" if name[0] in "AEIOU" else "a"} {name}: write @Name(), with brackets'
+    return ', '.join([text, *[' and '.join(limit.text for limit in limits)] * bool(limits)])

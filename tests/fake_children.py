@@ -1,4 +1,4 @@
-"""A child that a worker process trains at once, and that misbehaves where its seed says so."""
+"""Children that a worker process trains at once, and that misbehave where their seed says so."""
 
 import fcntl
 import os
@@ -10,24 +10,29 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.evaluation.jobs import Job
 from nos_tf.tasks.child import Outcome
 
 DIES_ONCE, DIES, RAISES, SLEEPS, HABITS, STARVES_ONCE, STARVES = range(1001, 1008)  # seeds; any other trains
 
 
 @dataclass(frozen=True)
-class FakeChild:
-    """Keeps notes of its trainings in a folder."""
+class FakeSetup:
+    """Notes of its trainings are kept in a folder."""
 
     folder: Path
 
-    def trainer(self, iterations):
-        return FakeTrainer(self.folder, iterations)
+    def identity(self):
+        return {'folder': str(self.folder)}
+
+    def trainer(self):
+        return FakeTrainer(self.folder)
 
 
 class FakeTrainer:
-    def __init__(self, folder, iterations):
-        self.folder, self.iterations, self.alive = folder, iterations, None
+    def __init__(self, folder):
+        self.folder, self.alive = folder, None
 
     def train(self, rule, seed):
         if self.alive is None:
@@ -49,6 +54,20 @@ class FakeTrainer:
             threads = tf.config.threading.get_intra_op_parallelism_threads()
             return Outcome(threads, keras.config.epsilon(), (float(deaf),), 0.0)
         return Outcome(seed / 100, 0.1, (0.0, seed / 100), 0.0)
+
+
+def job(seed, rule='g'):
+    return Job(UpdateRule.parse(rule).canonical(), seed)
+
+
+def collect_all(evaluator, count):
+    """As many results as asked for, in the order in which they come."""
+    results = []
+    while len(results) < count:
+        ended = evaluator.collect()
+        assert ended
+        results += ended
+    return results
 
 
 def trainings(folder, seed):

@@ -15,7 +15,10 @@ class Scripted:
     def __init__(self, fail_on=(), seconds=0.0):
         self.fail_on, self.seconds, self.asked, self.closed = fail_on, seconds, [], 0
 
-    def start(self, child, iterations):
+    def identity(self, setup):
+        return setup.identity()
+
+    def start(self, setup):
         self.queue = []
 
     def submit(self, job):
@@ -29,9 +32,6 @@ class Scripted:
         if job.program in self.fail_on:
             raise RunError('no such luck')
         return [(job, Outcome(0.5 if job.program == G else 0.25, 0.1, (0.5,), self.seconds))]
-
-    def origin(self, job):
-        return 'trained'
 
     def status(self):
         return {}

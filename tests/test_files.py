@@ -1,4 +1,4 @@
-"""Archives: written whole or not at all; damage is one error, and what keeps a file from being read is another."""
+"""Files are written whole or not at all; damage is one error, and what keeps a file from being read is another."""
 
 import io
 import random
@@ -18,15 +18,15 @@ def equal(one, other):
 @pytest.mark.parametrize('compressed', [False, True])
 def test_what_is_saved_is_loaded(tmp_path, compressed):
     path = tmp_path / 'x.npz'
-    archives.save(path, ARRAYS, compressed=compressed)
+    files.save(path, ARRAYS, compressed=compressed)
     for source in (path, str(path), io.BytesIO(path.read_bytes())):
-        assert equal(archives.load(source), ARRAYS)
+        assert equal(files.load(source), ARRAYS)
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_an_archive_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / 'x.npz'
-    archives.save(path, ARRAYS)
+    files.save(path, ARRAYS)
 
     def half(file, **arrays):
         file.write(b'PK')
@@ -34,14 +34,29 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, 'savez', half)
     with pytest.raises(OSError, match='No space left'):
-        archives.save(path, {'a': np.zeros(3)})
-    assert equal(archives.load(path), ARRAYS)
+        files.save(path, {'a': np.zeros(3)})
+    assert equal(files.load(path), ARRAYS)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / 'summary.json'
+    files.write_text(path, 'old ε')
+
+    def full(_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        files.write_text(path, 'new and longer')
+    assert path.read_text(encoding='utf-8') == 'old ε'
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize('compressed', [False, True])
 def test_whatever_the_damage_it_is_one_error(tmp_path, compressed):
     path = tmp_path / 'x.npz'
-    archives.save(path, ARRAYS, compressed=compressed)
+    files.save(path, ARRAYS, compressed=compressed)
     content, generator, causes, messages = path.read_bytes(), random.Random(1), set(), []
     for _ in range(1500):
         damaged = bytearray(content)
@@ -52,8 +67,8 @@ def test_whatever_the_damage_it_is_one_error(tmp_path, compressed):
                 damaged[generator.randrange(len(damaged))] = generator.randrange(256)
         path.write_bytes(damaged)
         try:
-            archives.load(path)  # a change may be of no consequence
-        except archives.DamagedError as error:
+            files.load(path)  # a change may be of no consequence
+        except files.DamagedError as error:
             causes.add(type(error.__cause__))
             messages.append(str(error))
         except MemoryError:  # of a shape that is damaged
@@ -65,11 +80,11 @@ def test_whatever_the_damage_it_is_one_error(tmp_path, compressed):
 def test_an_array_alone_and_a_text_are_no_archives(tmp_path):
     for content in (b'', b'no archive' * 100):
         (tmp_path / 'x.npz').write_bytes(content)
-        with pytest.raises(archives.DamagedError):
-            archives.load(tmp_path / 'x.npz')
+        with pytest.raises(files.DamagedError):
+            files.load(tmp_path / 'x.npz')
     np.save(tmp_path / 'x.npy', np.zeros(3))
-    with pytest.raises(archives.DamagedError):
-        archives.load(tmp_path / 'x.npy')
+    with pytest.raises(files.DamagedError):
+        files.load(tmp_path / 'x.npy')
 
 
 @pytest.mark.parametrize(
@@ -77,11 +92,11 @@ def test_an_array_alone_and_a_text_are_no_archives(tmp_path):
 )
 def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path, path, error):
     with pytest.raises(error):  # a DamagedError is a ValueError
-        archives.load(tmp_path / path)
+        files.load(tmp_path / path)
 
 
 def test_too_little_memory_is_not_damage(tmp_path, monkeypatch):
-    archives.save(tmp_path / 'x.npz', ARRAYS)
+    files.save(tmp_path / 'x.npz', ARRAYS)
 
     def starve(*_, **__):
         raise MemoryError
@@ -89,4 +104,4 @@ def test_too_little_memory_is_not_damage(tmp_path, monkeypatch):
     monkeypatch.setattr('numpy.lib.format.read_array', starve)
     monkeypatch.setattr('zipfile.ZipFile.open', starve)
     with pytest.raises(MemoryError):
-        archives.load(tmp_path / 'x.npz')
+        files.load(tmp_path / 'x.npz')

@@ -12,6 +12,7 @@ second a training, 91,000 of them: an hour and a half on two cores. With --limit
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import math
@@ -40,7 +41,8 @@ from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.evaluation.table import FORMAT, RewardTable
 from nos_tf.store.results import Result, Store
-from nos_tf.tasks.child import Child, Outcome
+from nos_tf.tasks.child import ChildSetup, Outcome
+from nos_tf.tasks.image_classification import ImageClassification
 
 SEED = 20170806  # of the order of training and of what is drawn
 MORE_SEEDS = 4
@@ -53,13 +55,13 @@ class Trainings:
 
     Args:
         store: what has been paid for.
-        child: the task.
+        setup: of the trainings.
         workers: processes.
         total: trainings of all phases, for the time that is left.
     """
 
-    def __init__(self, store: Store, child: Child, workers: int, total: int) -> None:
-        self._store, self._child, self._workers = store, child, workers
+    def __init__(self, store: Store, setup: ChildSetup, workers: int, total: int) -> None:
+        self._store, self._setup, self._workers = store, setup, workers
         self._total, self._done, self._trained = total, 0, 0
         self._iterations, self._held = 0, ExitStack()  # of the pool
         self._start = self._last_line = time.monotonic()
@@ -76,7 +78,7 @@ class Trainings:
             self._iterations = iterations
             self._held.close()
             self._pool = self._held.enter_context(closing(ProcessPool(self._workers)))
-            self._pool.start(self._child, Vocabulary(iterations))
+            self._pool.start(dataclasses.replace(self._setup, vocabulary=Vocabulary(iterations)))
         if missing:
             self._train(phase, iter(missing))
         return [outcome for job in jobs if (outcome := self._store.outcome(*job))]
@@ -123,7 +125,9 @@ def best_classes(
 
 def generate(search: Search, store: Store, arguments: argparse.Namespace) -> RewardTable:
     """Trains what is missing, phase by phase, and gathers the table."""
-    child, space = search.child, search.space
+    child, space, task = search.child, search.space, search.task
+    if not isinstance(task, ImageClassification):
+        raise RunError(f'Search.task is {task}: a table counts images, of @ImageClassification()')
     classes = find_classes(space, child.constants)
     order = np.random.default_rng(SEED).permutation(len(classes.representatives)).tolist()[: arguments.limit]
     trained = np.isin(np.arange(len(classes.representatives)), order)
@@ -136,19 +140,19 @@ def generate(search: Search, store: Store, arguments: argparse.Namespace) -> Rew
     )
     representatives = classes.representatives
     total = len(order) + len(merged) + len(deeper) + len(seeds) * min(arguments.rescored, len(order))
-    with closing(Trainings(store, child, arguments.workers, total)) as trainings:
+    with closing(Trainings(store, search.setup, arguments.workers, total)) as trainings:
         first = trainings.train('classes', [Job(representatives[one], child.seed) for one in order])
         programs = [program_of(space, program).canonical() for program in merged]
         audit = trainings.train('audit', [Job(program, child.seed) for program in programs])
         rescored = best_classes(space, classes, order, [outcome.reward for outcome in first], arguments.rescored)
         again = trainings.train('more seeds', [Job(representatives[one], seed) for one in rescored for seed in seeds])
         deep = trainings.train('two iterations', [Job(program, child.seed) for program in deeper], iterations=2)
-    images = len(child.images.load().validation.labels)
+    images = len(task.images.load().validation.labels)
     columns = functools.partial(Columns.of, rates=child.learning_rates, images=images)
     by_class = dict(zip(order, first, strict=True))
     metadata: dict[str, Any] = {
         'format': FORMAT,
-        'task': child.identity(),
+        'task': ProcessPool().identity(search.setup),
         'space': {name: list(getattr(space, name)) for name in ('operands', 'unaries', 'binaries')},
         'seeds': seeds,
         'complete': len(order) == len(representatives),
@@ -212,9 +216,9 @@ def main() -> None:
     arguments = _parse_arguments()
     search = commandline.configure(arguments, Search)
     use_one_cpu_thread()
-    identity = search.child.identity()
     try:
-        with closing(Store(arguments.run_dir, identity, 'tabular')) as store:
+        identity = ProcessPool().identity(search.setup)
+        with closing(Store(arguments.run_dir, identity, identity, str(search.task))) as store:
             table = generate(search, store, arguments)
     except ValueError as error:
         raise RunError(str(error)) from error

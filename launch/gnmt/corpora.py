@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import gin
 import numpy as np
@@ -32,6 +32,7 @@ class Corpus(NamedTuple):
     test: Pairs
 
 
+@runtime_checkable
 class CorpusSource(Protocol):
     """Where a corpus comes from."""
 

@@ -36,6 +36,8 @@ class OneAtATime(Configured):
     on_cluster: bool = False
     start_seconds: Annotated[Count, Incidental] = 120
 
+    workers = 1
+
     def identity(self, setup: TranslationSetup) -> dict[str, Any]:
         """Returns the identity of the setup and of this machine; trainings on a cluster are others than elsewhere."""
         return setup.identity() | machine.identity() | ({'OneAtATime.on_cluster': True} if self.on_cluster else {})
@@ -67,6 +69,10 @@ class OneAtATime(Configured):
         except tf.errors.OpError as error:
             raise_if_lost(error)
             raise RunError(f'{job.contender} at {job.rate:g} cannot be trained: {reason(error)}') from error
+
+    def status(self) -> dict[str, float]:
+        """Returns no figures."""
+        return {}
 
     def close(self) -> None:
         """Forgets the queue."""

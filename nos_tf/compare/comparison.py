@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from nos_tf.compare.trainings import Trainings
 from nos_tf.config import NOT_EMPTY, Configured, Count, Positive, Share
+from nos_tf.evaluation.jobs import Evaluator
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.files import write_text
 from nos_tf.optimizers.contender import Contender
@@ -28,9 +29,9 @@ from nos_tf.tasks.recipe import Recipe, Trained
 class Rung(NamedTuple):
     """How far all train that are left, and how many go on."""
 
-    epochs: int
-    rates: int  # of each contender
-    contenders: int | None = None  # None: all
+    epochs: Count
+    rates: Count  # of each contender
+    contenders: Count | None = None  # None: all
 
 
 class Scores(NamedTuple):
@@ -82,17 +83,17 @@ class Comparison(Configured):
     contenders: Sequence[str] = ()
     promising: Mapping[str, float] = field(default_factory=dict)
     learning_rates: Annotated[Sequence[Positive], NOT_EMPTY] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    rungs: Sequence[Any] = ()
+    rungs: Sequence[Rung] = ()
     seeds: Count = 1
     final_seeds: Count = 1
     final_share: Share = 0.5
-    evaluator: ProcessPool = field(default_factory=ProcessPool)
+    evaluator: Evaluator = field(default_factory=ProcessPool)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.contenders = self._checked_contenders()
         self.learning_rates = tuple(sorted({float(rate) for rate in self.learning_rates}))
-        self.rungs = self._checked_rungs()
+        self._check_rungs()
 
     def _checked_contenders(self) -> tuple[str, ...]:
         if not isinstance(self.promising, Mapping):
@@ -110,27 +111,16 @@ class Comparison(Configured):
         self.promising = {spelled[Contender(text).program]: reward for text, reward in self.promising.items()}
         return tuple(spelled.values())
 
-    def _checked_rungs(self) -> tuple[Rung, ...]:
-        most = [0, len(self.learning_rates), len(self.contenders)]
-        rungs: list[Rung] = []
-        for given in self.rungs:
-            try:
-                rung = Rung(*given)
-            except TypeError:
-                numbers: list[Any] = []
-            else:
-                numbers = [*rung[:2], most[2] if rung.contenders is None else rung.contenders]
-            whole = len(numbers) == 3 and all(type(number) is int for number in numbers)
-            if not whole or not (
-                most[0] < numbers[0] < self.recipe.epochs and 1 <= numbers[1] <= most[1] and 1 <= numbers[2] <= most[2]
-            ):
+    def _check_rungs(self) -> None:
+        epochs, rates, contenders = 0, len(self.learning_rates), len(self.contenders)
+        for rung in self.rungs:
+            left = contenders if rung.contenders is None else rung.contenders
+            if not (epochs < rung.epochs < self.recipe.epochs and rung.rates <= rates and left <= contenders):
                 raise ValueError(
-                    f'Comparison.rungs: {given!r} must be epochs from {most[0] + 1} to {self.recipe.epochs - 1}, '
-                    f'rates from 1 to {most[1]}, and None or contenders from 1 to {most[2]}'
+                    f'Comparison.rungs: {tuple(rung)} must be epochs from {epochs + 1} to {self.recipe.epochs - 1}, '
+                    f'rates from 1 to {rates}, and None or contenders from 1 to {contenders}'
                 )
-            most = numbers
-            rungs.append(rung)
-        return tuple(rungs)
+            epochs, rates, contenders = rung.epochs, rung.rates, left
 
     def identity(self) -> dict[str, Any]:
         """All that the results depend on but the machine, by the names of the bindings: JSON values."""

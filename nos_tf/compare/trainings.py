@@ -13,10 +13,8 @@ from tensorboard.plugins.hparams import api as hparams
 
 from nos_tf import output
 from nos_tf.errors import RunError
-from nos_tf.evaluation.in_process import InProcess
-from nos_tf.evaluation.jobs import Setup
+from nos_tf.evaluation.jobs import Evaluator, Setup
 from nos_tf.evaluation.machine import is_of_machine
-from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.store.trainings import Key, T, Training, TrainingStore
 from nos_tf.tasks.recipe import Recipe, Trained
 from nos_tf.tasks.recipe_trainer import RecipeTrainer
@@ -126,9 +124,7 @@ class Trainings:
         FileNotFoundError: the data are not there.
     """
 
-    def __init__(
-        self, recipe: Recipe, run_dir: Path, evaluator: InProcess | ProcessPool, *, allow_mixed: bool = False
-    ) -> None:
+    def __init__(self, recipe: Recipe, run_dir: Path, evaluator: Evaluator, *, allow_mixed: bool = False) -> None:
         try:
             check_backend('a comparison')
             setup = RecipeSetup(recipe, run_dir / 'checkpoints')

@@ -51,6 +51,9 @@ class Vocabulary:
         """Returns what a reward depends on, by name: nothing where there is but version 1."""
         return {} if self.words == _ALL_OF_VERSION_1 else {'vocabulary': sorted(self.words)}
 
+    def __reduce__(self) -> tuple[type[Vocabulary], tuple[int, frozenset[str]]]:
+        return Vocabulary, (self.iterations, self.words)  # without `tables`, whose functions do not pickle
+
     @cached_property
     def slots(self) -> tuple[str, ...]:
         """The averages that these rules keep."""

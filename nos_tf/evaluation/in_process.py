@@ -17,9 +17,21 @@ from nos_tf.evaluation.machine import use_one_cpu_thread
 Jobs = dict[Future[Any], Any]  # jobs are of whatever kind the trainer takes: `Job` in a search
 
 
+class OneThread(Configured):
+    """The evaluators that train on one thread of this machine."""
+
+    def identity(self, setup: Setup) -> dict[str, Any]:
+        """Returns the identity of the setup and of this machine, at one thread."""
+        return setup.identity() | machine.identity() | {'intra_op threads': 1}
+
+    def status(self) -> dict[str, float]:
+        """Returns no figures: workers that die are replaced at once."""
+        return {}
+
+
 @gin.register
 @dataclass
-class InProcess(Configured):
+class InProcess(OneThread):
     """Trains in the process of the controller, one job after the other; for debugging, and for a single core.
 
     Args:
@@ -29,14 +41,6 @@ class InProcess(Configured):
     attempts: Annotated[Count, Incidental] = 3
 
     workers = 1
-
-    def identity(self, setup: Setup) -> dict[str, Any]:
-        """Returns the identity of the setup and of this machine, at one thread."""
-        return setup.identity() | machine.identity() | {'intra_op threads': 1}
-
-    def status(self) -> dict[str, float]:
-        """Returns no figures: workers that die are replaced at once."""
-        return {}
 
     def start(self, setup: Setup) -> None:
         """Builds the trainer."""

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 import gin
 
-from nos_tf.config import Configured, Count, Incidental
+from nos_tf.config import Count, Incidental
 from nos_tf.evaluation import machine
-from nos_tf.evaluation.in_process import Jobs, harvest, try_again
+from nos_tf.evaluation.in_process import Jobs, OneThread, harvest, try_again
 from nos_tf.evaluation.jobs import Patience, Setup
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.spawning import main_is_guarded, pack, unpack, without_main
@@ -23,7 +23,7 @@ from nos_tf.evaluation.spawning import main_is_guarded, pack, unpack, without_ma
 
 @gin.register
 @dataclass
-class ProcessPool(Configured):
+class ProcessPool(OneThread):
     """Trains in local processes, one thread each; replaces those that die.
 
     Args:
@@ -39,14 +39,6 @@ class ProcessPool(Configured):
         super().__post_init__()
         if self.workers is None:
             self.workers = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-    def identity(self, setup: Setup) -> dict[str, Any]:
-        """Returns the identity of the setup and of this machine, at one thread."""
-        return setup.identity() | machine.identity() | {'intra_op threads': 1}
-
-    def status(self) -> dict[str, float]:
-        """Returns no figures: workers that die are replaced at once."""
-        return {}
 
     def start(self, setup: Setup) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""

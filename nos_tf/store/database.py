@@ -49,7 +49,8 @@ class Schema:
             raise RunError(f'{path} was written by a later nos_tf: version {version}, and this reads {self.version}')
         for number in range(version, self.version):
             if number not in self.migrations:
-                raise RunError(f'{path} is of another version: {version}, and this reads {min(self.migrations)} on')
+                first = min(self.migrations, default=self.version)
+                raise RunError(f'{path} is of another version: {version}, and this reads {first} on')
             self.migrations[number](db)
         if version != self.version:
             db.execute(f'PRAGMA user_version = {self.version}')

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.store.database import OTHERS, Schema, rename_identity
+from nos_tf.store.database import OTHERS, Schema, read_identity, rename_identity
 from nos_tf.tasks.child import TRAINED
 from nos_tf.tasks.renamed import renamed
 
@@ -131,10 +131,10 @@ def fingerprint(identity: Any) -> str:
 
 def _add_tasks(db: sqlite3.Connection) -> None:
     """Version 5 -> 6: names moved, and tasks have a table; before, a task was known by a hash alone."""
-    meta = {key: json.loads(value) for key, value in db.execute('SELECT key, value FROM meta')}
-    others = [{**meta, **other} for other in meta.get(OTHERS, ())]  # null where there was nothing
-    known = [_of_task({k: v for k, v in each.items() if v is not None or k in meta}) for each in (meta, *others)]
-    by_hash = {fingerprint(identity): renamed(identity) for identity in known}
+    meta = read_identity(db)
+    machines = ({}, *meta.get(OTHERS, ()))  # what differed; null where there was nothing
+    known = [{k: v for k, v in {**meta, **other}.items() if v is not None or k not in other} for other in machines]
+    by_hash = {fingerprint(identity): renamed(identity) for identity in map(_of_task, known)}
     rename_identity(db)
     db.execute(create('tasks', TASKS))
     tasks = db.execute('SELECT task FROM outcomes UNION SELECT task FROM children').fetchall()
@@ -145,7 +145,7 @@ def _add_tasks(db: sqlite3.Connection) -> None:
 
 def _of_task(meta: dict[str, Any]) -> dict[str, Any]:
     """The part of an identity that rewards depend on: not the search, its space or its learner."""
-    classes, names = {'Search', 'SearchSpace'}, [meta['Search.learner']]
+    classes, names = {'Search', 'SearchSpace'}, [meta.get('Search.learner', '')]  # a benchmark has none
     while names:
         name = names.pop().strip('@()')
         classes.add(name)

@@ -5,19 +5,22 @@ function of (rule, seed), that trains every rule. Nothing is random but the seed
 same rule earns the same reward, bit for bit, in any order and in any process of the same kind.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import gin
 import numpy as np
 import tensorflow as tf
 
-from nos_tf.config import NOT_EMPTY, Configured, Count, Incidental, Natural, Positive, below, bindings_of
+from nos_tf.config import NOT_EMPTY, Configured, Count, Incidental, Natural, Positive, above, below, bindings_of
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.errors import RunError
 from nos_tf.optimizers import interpreter
 from nos_tf.tasks.race import Progress, pick, race
 from nos_tf.tasks.task import Task
@@ -48,6 +51,13 @@ class Outcome(NamedTuple):
         return cls(reward, np.nan, (), 0.0, origin)
 
 
+class Rung(NamedTuple):
+    """Where a sweep gives up learning rates."""
+
+    share: Annotated[float, above(0), below(1)]  # of the steps of the sweep
+    rates: Count  # that go on
+
+
 @gin.register
 @dataclass(frozen=True)
 class Child(Configured):
@@ -56,8 +66,8 @@ class Child(Configured):
     Args:
         learning_rates: tried in ascending order; of equally good ones the smallest wins.
         sweep_epochs: for which each learning rate is tried; the winner trains for those of the task in all.
-        rungs: where the sweep gives up learning rates, pairs of a share of its steps and a number of rates: after the
-            share so many go on, those of the smallest mean training loss since the rung before. () for none.
+        rungs: where the sweep gives up learning rates, (share of its steps, rates): after the share so many rates
+            go on, those of the smallest mean training loss since the rung before. () for none.
         continue_sweep: let the winner go on from where its sweep ended instead of starting anew. Both give the same
             bits, since sweep and training share weights, order and random numbers.
         constants: the hyper-parameters of rules.
@@ -69,7 +79,7 @@ class Child(Configured):
 
     learning_rates: Annotated[Sequence[Positive], NOT_EMPTY] = PAPER_LEARNING_RATES
     sweep_epochs: Count = 1
-    rungs: Sequence[Any] = ()
+    rungs: Sequence[Rung] = ()
     continue_sweep: Annotated[bool, Incidental] = True
     constants: RuleConstants = RuleConstants()
     seed: Annotated[Natural, below(2**30)] = 0
@@ -77,20 +87,12 @@ class Child(Configured):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, 'learning_rates', tuple(sorted(map(float, self.learning_rates))))
-        object.__setattr__(self, 'rungs', _checked_rungs(self.rungs, len(self.learning_rates)))
-
-
-def _checked_rungs(rungs: Sequence[Any], rates: int) -> tuple[tuple[float, int], ...]:
-    share, remaining = 0.0, rates
-    for rung in rungs:
-        numbers = isinstance(rung, Sequence) and [isinstance(value, int | float) for value in rung] == [True, True]
-        if not numbers or not (share < rung[0] < 1 and 1 <= rung[1] < remaining):
-            raise ValueError(
-                f'Child.rungs = {rungs!r}: {rung!r} must be a share of the sweep above {share:g} and below 1, and a '
-                f'number of learning rates from 1 to {remaining - 1}; such as ((0.25, 3),)'
-            )
-        share, remaining = rung
-    return tuple((float(share), int(remaining)) for share, remaining in rungs)
+        for before, rung in itertools.pairwise([Rung(0.0, len(self.learning_rates)), *self.rungs]):
+            if not (rung.share > before.share and rung.rates < before.rates):
+                raise ValueError(
+                    f'Child.rungs: {tuple(rung)} must have a share above {before.share:g}, and fewer rates than the '
+                    f'{before.rates} before it'
+                )
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,15 @@ class Trainer:
         self.task = setup.task.load()
         self.chance = setup.task.chance
         self.data = self.task.data
+        self.start = lru_cache(maxsize=16)(self.task.start)  # by seed: the weights and state of the model
         self._outcome = tf.function(self.graph, input_signature=self.signature, autograph=False)
 
     @property
     def signature(self) -> list[Any]:
         """The types and shapes of what `graph` takes."""
-        data = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self.data)
-        return [tf.TensorSpec([5 * self.vocabulary.iterations], tf.int32), tf.TensorSpec([], tf.int32), data]
+        tensors = self.start(self.child.seed), self.data
+        start, data = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), tensors)
+        return [tf.TensorSpec([5 * self.vocabulary.iterations], tf.int32), tf.TensorSpec([], tf.int32), start, data]
 
     def train(self, rule: UpdateRule, seed: int | None = None) -> Outcome:
         """Returns the outcome of a rule, or of an equal program: its canonical form is what trains.
@@ -151,13 +155,22 @@ class Trainer:
         start = time.perf_counter()
         seed = self.child.seed if seed is None else seed
         try:
-            reward, rate, sweep = self._outcome(self.vocabulary.ids_of(rule), seed, self.data)
+            reward, rate, sweep = self._outcome(self.vocabulary.ids_of(rule), seed, self.start(seed), self.data)
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(f'out of memory: {self.task} needs more than there is') from error
         return self.outcome(reward.numpy(), rate.numpy(), sweep.numpy(), time.perf_counter() - start)
 
     def outcome(self, reward: np.ndarray, rate: np.ndarray, sweep: np.ndarray, seconds: float) -> Outcome:
-        """Returns the values of `graph` as an outcome."""
+        """Returns the values of `graph` as an outcome.
+
+        Raises:
+            RunError: the task has measured what is no number.
+        """
+        if not np.isfinite(reward) or np.isnan(sweep).any():
+            raise RunError(
+                'the task has measured what is no number: its measure must be one whatever the weights are, those of a '
+                'training that has diverged included'
+            )
         measures = tuple(None if measure == -np.inf else float(measure) for measure in sweep)
         return Outcome(float(reward), self.child.learning_rates[int(rate)], measures, seconds)
 
@@ -166,21 +179,24 @@ class Trainer:
         """How often the graph was traced: once, whatever the rules."""
         return self._outcome.experimental_get_tracing_count()
 
-    def graph(self, token_ids: tf.Tensor, seed: tf.Tensor, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def graph(
+        self, token_ids: tf.Tensor, seed: tf.Tensor, start: tuple[tf.Tensor, Any], data: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The training of one child, to be traced once and run anywhere: it holds no variable and no data.
 
         Args:
             token_ids: int32 [5n], of a canonical rule.
             seed: int32 [].
-            data: as `data` has them.
+            start: `start` of the seed.
+            data: `data`.
 
         Returns:
             reward [], index of the winning rate [], sweep [R], -inf where a rate was given up.
         """
         child = self.child
         batches = self.task.batches(seed, self.epochs)
-        weights, state = self.task.start(seed)
-        start = Progress(interpreter.initial_state(weights, self.vocabulary), state)
+        weights, state = start
+        begun = Progress(interpreter.initial_state(weights, self.vocabulary), state)
         rates = tf.constant(child.learning_rates, tf.float32)
         sweep_steps, all_steps = (epochs * self.task.steps_per_epoch for epochs in (child.sweep_epochs, self.epochs))
 
@@ -193,9 +209,9 @@ class Trainer:
             return self.task.measure(data, progress.optimizer.weights, progress.state)
 
         rungs = [(max(1, round(share * sweep_steps)), remaining) for share, remaining in child.rungs]
-        progress, sweep = race(start, rates, train, measure, rungs=rungs, last_step=sweep_steps)
+        progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=sweep_steps)
         best = tf.argmax(sweep, output_type=tf.int32)
-        origin = pick(progress, best) if child.continue_sweep else start
+        origin = pick(progress, best) if child.continue_sweep else begun
         winner, _ = train(origin, rates[best], tf.constant(all_steps))
         return measure(winner), best, sweep
 

@@ -79,8 +79,8 @@ class ConvNet(Configured):
             'bias': (classes,),
         }
 
-    def initial_weights(self, image_shape: tuple[int, int, int], classes: int, seed: tf.Tensor) -> tf.Tensor:
-        """Glorot-uniform kernels, unit scales, zero offsets: float32 [P]. `seed` is int32 []."""
+    def initial_weights(self, image_shape: tuple[int, int, int], classes: int, seed: int) -> tf.Tensor:
+        """Glorot-uniform kernels, unit scales, zero offsets: float32 [P]."""
         parts = []
         for i, (name, shape) in enumerate(self.shapes(image_shape, classes).items()):
             if len(shape) > 1:

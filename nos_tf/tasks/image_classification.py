@@ -83,7 +83,7 @@ class _Loaded:
     def __str__(self) -> str:
         return f'a batch of {self.task.batch_size} images of {"x".join(map(str, self.shape))} on {self.network}'
 
-    def start(self, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def start(self, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns weights, and the running statistics of both normalisations."""
         return self.network.initial_weights(self.shape, self.classes, seed), self.network.initial_statistics()
 

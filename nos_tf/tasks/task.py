@@ -45,11 +45,11 @@ class Task(Protocol):
 class LoadedTask(Protocol):
     """A task in a process that trains. Weights are one vector, float32 [P]; `str` describes what needs the memory."""
 
-    data: Any  # tensors, in whatever structure; the functions below are given them
+    data: Any  # tensors, in whatever structure; the functions of tensors below are given them
     steps_per_epoch: int
 
-    def start(self, seed: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        """Returns the weights and the state that a seed, int32 [], starts from."""
+    def start(self, seed: int) -> tuple[tf.Tensor, Any]:
+        """Returns the weights and the state of the model that a seed starts from; it is not traced."""
 
     def batches(self, seed: tf.Tensor, epochs: int) -> Any:
         """Returns what each step of so many epochs trains on, for `gradient`: tensors, in whatever structure."""
@@ -58,7 +58,10 @@ class LoadedTask(Protocol):
         """Returns the gradient of a training step, int32 [] from 0 on."""
 
     def measure(self, data: Any, weights: tf.Tensor, state: Any) -> tf.Tensor:
-        """Returns how good a model is on the validation set, float32 []: the higher, the better."""
+        """Returns how good a model is on the validation set, float32 []: the higher, the better.
+
+        A number whatever the weights are, also where a training has diverged and they are none.
+        """
 
 
 def check_backend(work: str) -> None:

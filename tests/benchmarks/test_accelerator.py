@@ -16,8 +16,7 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.contender import Contender
-from nos_tf.tasks.convnet import Batch, ConvNet
-from nos_tf.tasks.layers import patch_moments
+from nos_tf.tasks.convnet import ConvNet
 from tests.benchmarks.accelerator_run import OPTIMIZERS, RATE, SEED
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +48,8 @@ def trained_alone(text, found):
     else:
         ids = tf.constant(UpdateRule.parse(text).canonical().padded_ids(3))
     for rows in found['order']:
-        images = tf.constant(found['images'][rows])
-        batch = Batch(images, tf.constant(found['labels'][rows]), patch_moments(images))
-        _, gradient, statistics = NETWORK.gradient(weights, statistics, batch, 10)
+        images, labels = (tf.constant(found[part][rows]) for part in ('images', 'labels'))
+        _, gradient, statistics = NETWORK.gradient(weights, statistics, images, labels, 10)
         if by_keras:
             optimizer.apply([gradient], [variable])
             weights = tf.constant(keras.ops.convert_to_numpy(variable))

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.search.test_table import CHILD, SPACE, make
 
 from nos_tf.controller.learners import RandomSearch
 from nos_tf.errors import RunError
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.table import Table
 from nos_tf.search.search import Search
-from nos_tf.store.schema import FILE_NAME
+from nos_tf.store.schema import SEARCH
+from nos_tf.tasks.child import LOOKED_UP
+from tests.evaluation.test_table import CHILD, SETUP, SPACE, TASK, make
 
 sys.path.append(str(Path(__file__).parents[2] / 'benchmarks'))
 
@@ -60,7 +61,7 @@ def begin(table):
     def begun(workers, *attempts):
         clock = Clock()
         crew = VirtualWorkers(table, Script(*attempts), workers, clock=clock)
-        crew.start(CHILD, 1)
+        crew.start(SETUP)
         for job in JOBS[: len(attempts)]:
             crew.submit(job)
         return crew, clock
@@ -107,8 +108,8 @@ def test_a_worker_that_fails_is_away_and_its_job_is_the_next_to_begin(begin):
 def test_outcomes_are_those_of_the_table(begin, table):
     crew, _ = begin(3, *([(1.0, False)] for _ in range(3)))
     known = make()
-    assert crew.collect() == [(job, known.outcome(*job)) for job in JOBS[:3]]
-    assert crew.identity(CHILD) == table.identity(CHILD)
+    assert crew.collect() == [(job, known.outcome(*job)._replace(origin=LOOKED_UP)) for job in JOBS[:3]]
+    assert crew.identity(SETUP) == table.identity(SETUP)
 
 
 def test_times_have_the_mean_that_is_asked_for_and_a_heavy_tail():
@@ -131,7 +132,9 @@ def test_times_of_a_table_are_without_its_longest():
 
 @pytest.fixture
 def search(table):
-    return Search(space=SPACE, learner=RandomSearch(), child=CHILD, evaluator=table, baselines=(), rescore_seeds=0)
+    return Search(
+        space=SPACE, learner=RandomSearch(), task=TASK, child=CHILD, evaluator=table, baselines=(), rescore_seeds=0
+    )
 
 
 TIMES = Times(np.array([1.0]), mean=100.0)
@@ -186,7 +189,7 @@ def test_the_rate_of_a_cluster_begins_with_its_first_outcome():
 
 def test_only_what_was_trained_counts(tmp_path):
     assert cluster_scale.on_file(tmp_path) == 0
-    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+    with sqlite3.connect(tmp_path / SEARCH.file_name) as db:
         db.execute('CREATE TABLE outcomes (origin TEXT)')
         db.executemany('INSERT INTO outcomes VALUES (?)', [('trained',), ('quarantined: x',), ('trained',)])
     assert cluster_scale.on_file(tmp_path) == 2
@@ -201,8 +204,13 @@ def test_a_script_that_fails_on_the_cluster_is_told(tmp_path):
 
 @pytest.mark.slow
 def test_real_workers(capsys):
-    small = ['Digits.train_examples = 100', 'Child.train_examples = 100', 'Child.batch_size = 50', 'Child.epochs = 1']
-    small += ['ConvNet.filters = 2', 'Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 2']
+    small = [f'ImageClassification.{told}' for told in ('train_examples = 100', 'batch_size = 50', 'epochs = 1')]
+    small += [
+        'Digits.train_examples = 100',
+        'ConvNet.filters = 2',
+        'Search.learner = @RandomSearch()',
+        'RandomSearch.batch_size = 2',
+    ]
     cluster_scale.real(argparse.Namespace(workers=[1], children=8, gin_bindings=small))
     cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].strip('|').split('|')]
     numbers = [float(cell) for cell in cells]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nos_tf.controller.learners import Evolution, RandomSearch
-from tests.search.test_table import make
+from tests.evaluation.test_table import make
 
 sys.path.append(str(Path(__file__).parents[2] / 'benchmarks' / 'tabular'))
 

@@ -1,5 +1,7 @@
 """The generator of a table in miniature: really trained, killed, taken up, and what the trainer says bit for bit."""
 
+import argparse
+import dataclasses
 import os
 import runpy
 import signal
@@ -13,12 +15,15 @@ import gin
 import numpy as np
 import pytest
 
+from configuration import configure
 from nos_tf.dsl.classes import SAME_FUNCTION
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.table import RewardTable, Table
 from nos_tf.search.search import Search
+from nos_tf.tasks.child import LOOKED_UP
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'benchmarks/tabular/generate.py'
@@ -27,9 +32,9 @@ SMALL = (
     "SearchSpace.unaries = ('x', 'sign')",
     "SearchSpace.binaries = ('+', '-')",
     'Digits.train_examples = 100',
-    'Child.train_examples = 100',
-    'Child.batch_size = 50',
-    'Child.epochs = 1',
+    'ImageClassification.train_examples = 100',
+    'ImageClassification.batch_size = 50',
+    'ImageClassification.epochs = 1',
     'Child.learning_rates = (0.01, 0.1)',
     'ConvNet.filters = 2',
 )
@@ -78,7 +83,7 @@ def test_a_generator_that_was_killed_goes_on_and_packs_what_was_trained(tmp_path
 
     generate_here(tmp_path)
     out = capsys.readouterr().out
-    child = Search().child
+    setup = Search().setup
     trained = on_file(tmp_path)
     assert paid.items() <= trained.items(), 'trained again'
     table = RewardTable.load(tmp_path / 'table.npz')
@@ -86,17 +91,17 @@ def test_a_generator_that_was_killed_goes_on_and_packs_what_was_trained(tmp_path
     assert len(trained) == 12 + len(table.audited) + 2 * 4 + 3 and len(table.audited) > 0
     assert '72 programs' in out and 'not complete' in out and 'audit: ' in out
 
-    trainer = child.trainer(2)
+    trainer = dataclasses.replace(setup, vocabulary=Vocabulary(2)).trainer()
     rules = [UpdateRule.from_ids(ids) for ids in table.representatives[table.first.right >= 0]]
     deeper = [UpdateRule.from_ids(ids) for ids in table.deeper]
     assert {rule.iterations for rule in deeper} == {2}
     evaluator = Table(str(tmp_path / 'table.npz'))
-    evaluator.start(child, 2)
+    evaluator.start(setup)
     again = [Job(UpdateRule.from_ids(table.representatives[one]), seed) for one in table.rescored for seed in (1, 4)]
     for job in [*(Job(rule, 0) for rule in (*rules[:4], *deeper)), *again]:
         evaluator.submit(job)
         ((_, outcome),) = evaluator.collect()
-        assert outcome._replace(seconds=0) == trainer.train(*job)._replace(seconds=0), job
+        assert outcome._replace(seconds=0) == trainer.train(*job)._replace(seconds=0, origin=LOOKED_UP), job
 
     assert (table.origin[table.audited] == SAME_FUNCTION).all()
     for row, program in enumerate(table.audited):
@@ -107,8 +112,23 @@ def test_a_generator_that_was_killed_goes_on_and_packs_what_was_trained(tmp_path
 
 def test_mistakes_are_told_by_name(tmp_path, generate_here):
     for binding, named in (
-        ('Child.epochs = 0', 'Child.epochs = 0'),
+        ('ImageClassification.epochs = 0', 'ImageClassification.epochs = 0'),
         ('SearchSpace.iterations = 2', 'of one iteration'),
     ):
         with pytest.raises(RunError, match=named):
             generate_here(tmp_path, binding)
+
+
+def test_the_table_that_is_shipped_is_of_the_task_that_asks_for_it(monkeypatch):
+    gin.clear_config()
+    monkeypatch.chdir(ROOT)
+    try:
+        search = configure(argparse.Namespace(gin_files=['gin/tabular.gin'], gin_bindings=[]), Search)
+    finally:
+        gin.clear_config()
+    table, job = search.evaluator, Job(UpdateRule.parse('adam').canonical(), 0)
+    assert table.identity(search.setup)['Table'] == 'df0477b99696d667'  # as it was made: runs on it go on
+    table.start(search.setup)
+    table.submit(job)
+    ((_, outcome),) = table.collect()
+    assert (round(outcome.reward, 6), outcome.learning_rate, outcome.origin) == (0.872, 0.01, LOOKED_UP)

@@ -12,10 +12,11 @@ import pytest
 from nos_tf.compare.comparison import Comparison, Scores, Stage, Standing, score, stages, standings
 from nos_tf.errors import RunError
 from nos_tf.evaluation import machine
-from nos_tf.evaluation.pool import InProcess, ProcessPool
+from nos_tf.evaluation.in_process import InProcess
+from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.report import comparison_report
 from nos_tf.store.database import OTHERS
-from nos_tf.store.trainings import FILE_NAME, Key, read_trainings
+from nos_tf.store.trainings import TRAININGS, Key, read_trainings
 from nos_tf.tasks.data import Digits
 from nos_tf.tasks.recipe import Curve, Recipe, Trained
 from tests.tasks.linear import Linear
@@ -71,13 +72,15 @@ def test_stages_are_compared_over_those_that_went_on():
 class Late:
     """An evaluator: SGD is the best at first, at its larger rate, and diverges there in epoch 3."""
 
+    workers = 1
+
     def __init__(self):
         self.jobs, self.queue = [], []
 
-    def machine(self):
-        return machine.identity()
+    def identity(self, setup):
+        return setup.identity() | machine.identity()
 
-    def start(self, course, _):
+    def start(self, setup):
         pass
 
     def submit(self, job):
@@ -89,6 +92,9 @@ class Late:
         if (job.contender, job.rate) != (SGD, 0.1):
             return [(job, trained(*[job.rate * (5 if job.contender == SGD else 6)] * job.length))]
         return [(job, trained(*(0.9, 0.95, 0.1)[: job.length], diverged=job.length > 2))]
+
+    def status(self):
+        return {}
 
     def close(self):
         pass
@@ -127,7 +133,8 @@ def test_a_comparison_with_rungs_that_was_stopped_gives_the_same_rows(tmp_path):
     assert summary['training_seconds'] > 0 and summary['configuration']['Comparison.final_seeds'] == 2
 
     shutil.copytree(tmp_path / 'a', tmp_path / 'b')
-    with closing(sqlite3.connect(tmp_path / 'b' / FILE_NAME)) as db, db:  # as if it had been stopped before these
+    with closing(sqlite3.connect(tmp_path / 'b' / TRAININGS.file_name)) as db, db:
+        # as if it had been stopped before these
         db.execute('DELETE FROM trainings WHERE contender = ? OR seed = 1', (SGD,))
     assert [s[:2] for s in comparison(**arguments).run(tmp_path / 'b')] == [s[:2] for s in result]
     assert read(tmp_path / 'b') == rows == (comparison(**arguments).run(tmp_path / 'a') and read(tmp_path / 'a'))
@@ -197,10 +204,10 @@ def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):
         ({'contenders': 5}, 'must be texts'),
         ({'contenders': (1, 2)}, 'must be texts'),
         ({'promising': ('g',)}, 'rewards by rule: @best_of_search'),
-        ({'recipe': None}, r'Comparison.recipe = None: write @Name\(\)'),
-        ({'evaluator': ProcessPool}, 'Comparison.evaluator = '),
-        ({'learning_rates': 'a'}, 'must be positive numbers'),
-        ({'learning_rates': ()}, 'must be positive numbers'),
+        ({'recipe': None}, r'Comparison.recipe = None: must be a Recipe: write @Name\(\)'),
+        ({'evaluator': ProcessPool}, r'Comparison.evaluator = .*: must be an Evaluator: write @Name\(\)'),
+        ({'learning_rates': 'a'}, "Comparison.learning_rates = 'a': must be numbers, above 0, at least one"),
+        ({'learning_rates': ()}, 'must be numbers, above 0, at least one'),
         ({'rungs': 5}, 'must be a sequence'),
         ({'contenders': (SGD, SGD)}, 'none may be there twice'),
         ({'contenders': (POWERSIGN, 'g * exp(sign(m) * sign(g))')}, 'in whatever spelling'),
@@ -209,7 +216,7 @@ def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):
         ({'contenders': ('powersign with noise_stddev=3',)}, 'noise_stddev changes nothing'),
         ({'contenders': ('keras.No',)}, "keras.optimizers has no 'No'"),
         ({'contenders': (), 'promising': {'no rule': 0.5}}, 'no rule'),
-        ({'learning_rates': (0.1, -1)}, 'Comparison.learning_rates'),
+        ({'learning_rates': (0.1, -1)}, r'Comparison.learning_rates = \(0.1, -1\): must be numbers, above 0'),
         ({'seeds': 0}, 'Comparison.seeds = 0'),
         ({'final_seeds': 1.5}, 'Comparison.final_seeds = 1.5'),
         ({'final_share': 2}, 'Comparison.final_share = 2'),
@@ -218,9 +225,9 @@ def test_a_recipe_that_does_not_fit_the_data_leaves_nothing(tmp_path):
         ({'rungs': ((2, 1), (1, 1))}, 'epochs from 3 to 2'),
         ({'rungs': ((1, 1, 4),)}, 'contenders from 1 to 3'),
         ({'rungs': ((1, 2), (2, 3))}, 'rates from 1 to 2'),
-        ({'rungs': ((True, 1),)}, 'must be epochs from 1'),
-        ({'rungs': ('all',)}, 'must be epochs'),
-        ({'rungs': (5,)}, 'must be epochs'),
+        ({'rungs': ((True, 1),)}, 'epochs: a whole number, at least 1'),
+        ({'rungs': ('all',)}, r'must be a sequence of \(epochs: a whole number'),
+        ({'rungs': (5,)}, r'must be a sequence of \(epochs: a whole number'),
     ],
 )
 def test_what_does_not_fit_is_named(arguments, said):

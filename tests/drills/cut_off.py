@@ -38,7 +38,7 @@ TASK = (  # children of about a second, hardly two of them the same
     'Search.learner = @RandomSearch()',
     'Search.rescore_seeds = 0',
     'RandomSearch.batch_size = 4',
-    'Child.epochs = 80',
+    'ImageClassification.epochs = 80',
 )
 TURN = 0.1  # seconds between two looks
 LINE = 5.0  # seconds between two lines

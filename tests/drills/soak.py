@@ -32,8 +32,8 @@ import gin
 from nos_tf import Search, UpdateRule
 from nos_tf.evaluation.cluster import notes
 from nos_tf.evaluation.machine import use_one_cpu_thread
-from nos_tf.store.schema import FILE_NAME, TRAINED
-from nos_tf.tasks.child import Trainer
+from nos_tf.store.schema import SEARCH
+from nos_tf.tasks.child import TRAINED, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 GIN_FILES = ('gin/quickstart.gin', 'gin/cluster.gin')
@@ -187,7 +187,7 @@ def is_alive(pid: int) -> bool:
 
 def ask(run_dir: Path, query: str) -> list[tuple[Any, ...]]:
     """Rows of the store; [] while there is none."""
-    path = run_dir / FILE_NAME
+    path = run_dir / SEARCH.file_name
     try:
         with contextlib.closing(sqlite3.connect(f'{path.as_uri()}?mode=ro', uri=True, timeout=10)) as db:
             return db.execute(query).fetchall()
@@ -217,8 +217,7 @@ def begin_training() -> None:
     use_one_cpu_thread()
     gin.add_config_file_search_path(str(ROOT))
     gin.parse_config_files_and_bindings(GIN_FILES, TASK)
-    search = Search()
-    _trainer = search.child.trainer(search.space.iterations)
+    _trainer = Search().setup.trainer()
 
 
 def differs(row: tuple[str, int, float, float, str]) -> str:

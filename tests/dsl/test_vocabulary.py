@@ -1,6 +1,7 @@
 """What one graph can run: all canonical forms of a space and of the rules beside it, and no average that none reads."""
 
 import itertools
+import pickle
 
 import pytest
 
@@ -64,3 +65,10 @@ def test_all_known_rules_have_a_vocabulary_together():
     rules = [UpdateRule.parse(name) for name in KNOWN_RULES]
     vocabulary = Vocabulary.of(None, rules)
     assert {len(vocabulary.ids_of(rule)) for rule in rules} == {5 * vocabulary.iterations}
+
+
+def test_a_vocabulary_that_was_used_goes_to_other_processes():
+    vocabulary = Vocabulary.of(None, [UpdateRule.parse('lion')])
+    ids = vocabulary.ids_of(UpdateRule.parse('lion'))
+    there = pickle.loads(pickle.dumps(vocabulary))
+    assert there == vocabulary and there.ids_of(UpdateRule.parse('lion')).tolist() == ids.tolist()

@@ -1,54 +1,28 @@
-"""The evaluators: the same bits everywhere, every job back once, and no worker that is mourned or left behind."""
+"""The pool and this process: the same bits in both, failures told by name, no worker mourned or left behind."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import pytest
 
-from nos_tf.dsl.rule import UpdateRule
 from nos_tf.errors import RunError
-from nos_tf.evaluation import pool as evaluators
-from nos_tf.evaluation.jobs import Job
-from nos_tf.evaluation.pool import InProcess, ProcessPool
-from nos_tf.tasks.child import Child
-from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.data import Digits
+from nos_tf.evaluation.in_process import InProcess
+from nos_tf.evaluation.pool import ProcessPool
 from tests import fake_children
-from tests.fake_children import FakeChild, trainings, wait_until, workers_alive
+from tests.fake_children import FakeSetup, collect_all, job, trainings, wait_until, workers_alive
+from tests.tasks.small import SETUP, TASK
 
 ROOT = Path(__file__).parents[2]
 RULES = ('g', 'adam', 'drop(g, 0.3) + noise', 'exp(g^3)')
-CHILD = Child(
-    images=Digits(train_examples=200),
-    network=ConvNet(filters=2),
-    learning_rates=(0.01, 0.1),
-    epochs=2,
-    train_examples=200,
-    batch_size=50,
-)
 ONE_THREAD = ('TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS', 'OMP_NUM_THREADS')
-
-
-def job(seed, rule='g'):
-    return Job(UpdateRule.parse(rule).canonical(), seed)
-
-
-def collect_all(evaluator, count):
-    """As many results as jobs, in the order in which they come."""
-    results = []
-    while len(results) < count:
-        ended = evaluator.collect()
-        assert ended
-        results += ended
-    return results
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +34,7 @@ def pool(tmp_path_factory):
         for name in ONE_THREAD:
             patch.delenv(name, raising=False)
         keras.config.set_epsilon(0.25)  # a setting that its worker is to adopt
-        evaluator.start(FakeChild(evaluator.folder), 1)
+        evaluator.start(FakeSetup(evaluator.folder))
         keras.config.set_epsilon(1e-7)
         yield evaluator
         evaluator.close()
@@ -69,7 +43,7 @@ def pool(tmp_path_factory):
 @pytest.fixture
 def in_process(tmp_path):
     evaluator = InProcess()
-    evaluator.start(FakeChild(tmp_path), 1)
+    evaluator.start(FakeSetup(tmp_path))
     yield evaluator
     evaluator.close()
 
@@ -79,7 +53,7 @@ def test_processes_and_this_process_agree_bit_for_bit():
     jobs = [job(seed, rule) for rule in RULES for seed in (0, 1)]
     outcomes = []
     for evaluator in (InProcess(), ProcessPool(workers=2)):
-        evaluator.start(CHILD, 1)
+        evaluator.start(SETUP)
         for one in jobs:
             evaluator.submit(one)
         results = collect_all(evaluator, len(jobs))
@@ -88,27 +62,6 @@ def test_processes_and_this_process_agree_bit_for_bit():
         outcomes.append({one: outcome._replace(seconds=0) for one, outcome in results})
     assert outcomes[0] == outcomes[1]
     assert len({outcome.sweep for outcome in outcomes[0].values()}) > len(RULES)  # they differ among themselves
-
-
-def test_in_process_every_job_comes_back_once(in_process):
-    jobs = [job(seed) for seed in range(20)]
-    for one in jobs:
-        in_process.submit(one)
-    results = collect_all(in_process, len(jobs))
-    assert sorted(one.seed for one, _ in results) == list(range(20))
-    assert all(outcome.reward == one.seed / 100 for one, outcome in results)
-    assert in_process.collect() == []
-
-
-def test_in_process_closing_drops_the_queue(tmp_path):
-    evaluator = InProcess()
-    evaluator.start(FakeChild(tmp_path), 1)
-    evaluator._thread.submit(wait_until, lambda: (tmp_path / 'go on').exists())
-    evaluator.submit(job(1))
-    evaluator.close()
-    (tmp_path / 'go on').touch()
-    evaluator._thread.shutdown(wait=True)
-    assert trainings(tmp_path, 1) == 0
 
 
 @pytest.mark.parametrize('fixture', ['in_process', 'pool'])
@@ -143,16 +96,16 @@ def test_a_worker_that_is_killed_is_replaced_and_no_job_is_lost(pool):
 
 @dataclass(frozen=True)
 class FitOnlyHere:
-    """A child that no worker process can train."""
+    """A setup of which no worker process can have a trainer."""
 
-    def trainer(self, iterations):
+    def trainer(self):
         if multiprocessing.parent_process() is not None:
             raise LookupError('not of this\nprocess')
 
 
 def test_a_worker_that_cannot_begin_says_why_at_once(capfd):
     evaluator = ProcessPool(workers=1)
-    evaluator.start(FitOnlyHere(), 1)
+    evaluator.start(FitOnlyHere())
     evaluator.submit(job(1, 'g * exp(m)'))
     with pytest.raises(RunError) as error:
         evaluator.collect()
@@ -161,17 +114,17 @@ def test_a_worker_that_cannot_begin_says_why_at_once(capfd):
     assert 'Traceback' not in capfd.readouterr().err
 
 
-def test_a_child_that_cannot_be_sent_is_refused_with_what_to_do():
-    child = FitOnlyHere()
-    object.__setattr__(child, 'lock', threading.Lock())
+def test_a_setup_that_cannot_be_sent_is_refused_with_what_to_do():
+    setup = FitOnlyHere()
+    object.__setattr__(setup, 'lock', threading.Lock())
     with pytest.raises(ValueError, match='cannot be told what to train .*lock.*: define its parts in a module of your'):
-        ProcessPool(workers=1).start(child, 1)
+        ProcessPool(workers=1).start(setup)
 
 
 @pytest.mark.slow
 def test_a_worker_that_always_dies_ends_the_search(tmp_path):
     evaluator = ProcessPool(workers=1, attempts=2)
-    evaluator.start(FakeChild(tmp_path), 1)
+    evaluator.start(FakeSetup(tmp_path))
     evaluator.submit(job(fake_children.DIES, 'g * exp(m)'))
     with pytest.raises(RunError) as error:
         evaluator.collect()
@@ -219,19 +172,9 @@ def test_a_job_that_always_runs_out_of_memory_ends_the_search(fixture, request, 
     assert [(one.seed, outcome.reward) for one, outcome in evaluator.collect()] == [(1, 0.01)]
 
 
-def test_a_failure_is_told_after_what_was_finished_before_it():
-    jobs = {Future(): job(1), Future(): job(2)}
-    good, bad = jobs
-    good.set_result('outcome')
-    bad.set_exception(OSError('of what?'))
-    assert evaluators._harvest(jobs, [bad, good]) == [(job(1), 'outcome')]
-    with pytest.raises(RunError, match=r'the rule g could not be trained: OSError: of what\?'):
-        evaluators._harvest(jobs, [bad])
-
-
 def test_closing_ends_a_worker_in_the_middle_of_a_training(tmp_path, capfd):
     evaluator = ProcessPool(workers=1)
-    evaluator.start(FakeChild(tmp_path), 1)
+    evaluator.start(FakeSetup(tmp_path))
     evaluator.submit(job(fake_children.SLEEPS))
     evaluator.submit(job(1))
     assert wait_until(lambda: trainings(tmp_path, fake_children.SLEEPS))
@@ -246,12 +189,11 @@ PARENT = """
 import sys
 from pathlib import Path
 from nos_tf.evaluation.pool import ProcessPool
-from tests.search.test_evaluators import job
-from tests.fake_children import SLEEPS, FakeChild
+from tests.fake_children import SLEEPS, FakeSetup, job
 
 if __name__ == '__main__':
     pool = ProcessPool(workers=1)
-    pool.start(FakeChild(Path(sys.argv[1])), 1)
+    pool.start(FakeSetup(Path(sys.argv[1])))
     pool.submit(job(SLEEPS))
     pool.collect()
 """
@@ -299,6 +241,6 @@ def test_by_default_there_is_a_worker_for_each_core():
 
 @pytest.mark.parametrize('evaluator', [InProcess(), ProcessPool(workers=1)], ids=['in process', 'pool'])
 def test_data_that_do_not_fit_are_refused_before_any_work(evaluator):
-    child = Child(images=Digits(train_examples=200), train_examples=200, batch_size=30)
-    with pytest.raises(ValueError, match=r'Child\.batch_size = 30'):
-        evaluator.start(child, 1)
+    setup = dataclasses.replace(SETUP, task=dataclasses.replace(TASK, batch_size=30))
+    with pytest.raises(ValueError, match=r'ImageClassification\.batch_size = 30: must divide 200'):
+        evaluator.start(setup)

@@ -156,6 +156,7 @@ from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
+from nos_tf.tasks.image_classification import ImageClassification
 
 print('begins', flush=True)
 
@@ -168,10 +169,9 @@ class MyDigits(Digits):
         return super().load()
 
 
-images = MyDigits(train_examples=200)
-child = Child(images, ConvNet(filters=2), learning_rates=(0.1,), epochs=1, train_examples=200, batch_size=50)
-pool = ProcessPool(workers=1)
-search = Search(SearchSpace(), RandomSearch(), child, pool, children=5, rescored=0, rescore_seeds=0, baselines=())
+task = ImageClassification(MyDigits(train_examples=200), ConvNet(filters=2), epochs=1, batch_size=50)
+settings = {'children': 5, 'rescored': 0, 'rescore_seeds': 0, 'baselines': ()}
+search = Search(SearchSpace(), RandomSearch(), task, Child(learning_rates=(0.1,)), ProcessPool(workers=1), **settings)
 print('ends with', search.run(sys.argv[1])['children'], flush=True)
 """
 

@@ -23,15 +23,18 @@ from nos_tf.evaluation.columns import Columns, accuracies
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.table import FORMAT, RewardTable, Table
 from nos_tf.search.search import Search
-from nos_tf.search.session import Session
-from nos_tf.store.results import read_results
-from nos_tf.store.schema import FILE_NAME, LOOKED_UP
-from nos_tf.tasks.child import Child, Outcome
+from nos_tf.store.results import Store, read_results
+from nos_tf.store.schema import SEARCH
+from nos_tf.tasks.child import LOOKED_UP, Child, ChildSetup, Outcome
+from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
+from nos_tf.tasks.image_classification import ImageClassification
 
 ROOT = Path(__file__).parents[2]
 SPACE = SearchSpace(operands=('m', 'v', 'adam', '1e-3*w'), unaries=('x', 'exp'), binaries=('+', '-', 'left'))
-CHILD = Child(images=Digits(train_examples=200), learning_rates=(0.01, 0.1), epochs=2, train_examples=200)
+CHILD = Child(learning_rates=(0.01, 0.1))
+TASK = ImageClassification(Digits(train_examples=200), epochs=2, train_examples=200)
+SETUP = ChildSetup(CHILD, TASK)
 CLASSES = find_classes(SPACE, RuleConstants())
 IMAGES = 500
 DEEP = [UpdateRule.parse('exp(m + v) + adam').canonical(), UpdateRule.parse('(m - v) * exp(adam)').canonical()]
@@ -62,7 +65,7 @@ def make(first=FIRST, **metadata):
     """A table by the means of the generator; its rewards are made up."""
     metadata = {
         'format': FORMAT,
-        'task': json.loads(json.dumps(CHILD.identity())),
+        'task': json.loads(json.dumps(SETUP.identity())),
         'space': {name: list(getattr(SPACE, name)) for name in ('operands', 'unaries', 'binaries')},
         'seeds': [1, 2],
         'complete': None not in first,
@@ -210,7 +213,7 @@ def test_parts_that_do_not_fit_are_refused():
 
 
 def search(path, **overrides):
-    arguments = {'children': 300, 'rescore_seeds': 0, 'baselines': ('adam',), 'child': CHILD, **overrides}
+    arguments = {'children': 300, 'rescore_seeds': 0, 'baselines': ('adam',), 'child': CHILD, 'task': TASK, **overrides}
     arguments = {'learner': RandomSearch(batch_size=100)} | arguments
     return Search(space=SPACE, evaluator=Table(str(path)), **arguments)
 
@@ -221,7 +224,7 @@ def test_a_search_takes_its_rewards_from_the_table(tmp_path, path):
     assert summary['trained'] == 0 and {row.origin for row in read_results(tmp_path / 'run')} == {LOOKED_UP}
     for row in read_results(tmp_path / 'run'):
         one = CLASSES.of[make().index(np.array([SPACE.encode(UpdateRule(tuple(row.rule.split())))]))[0]]
-        assert (row.reward, row.learning_rate, tuple(json.loads(row.sweep)), row.seconds) == FIRST[one]
+        assert (row.reward, row.learning_rate, tuple(json.loads(row.sweep)), row.seconds) == FIRST[one][:4]
     again = search(path, children=400).run(tmp_path / 'run')
     assert again['children'] == 400
 
@@ -238,24 +241,47 @@ def test_a_run_belongs_to_its_table_and_to_its_machine(tmp_path, path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ('child', 'named'),
+    ('other', 'named'),
     [
-        ({'epochs': 3}, 'Child.epochs is 2 there and 3 here'),
-        ({'seed': 1}, 'Child.seed is 0 there and 1 here'),
-        ({'images': Digits(noise=0.1, train_examples=200)}, 'images is'),
+        ({'task': dataclasses.replace(TASK, epochs=3)}, 'ImageClassification.epochs is 2 there and 3 here'),
+        ({'child': dataclasses.replace(CHILD, seed=1)}, 'Child.seed is 0 there and 1 here'),
+        ({'task': dataclasses.replace(TASK, images=Digits(noise=0.1, train_examples=200))}, 'images is'),
     ],
 )
-def test_a_table_of_another_task_is_refused_before_anything_is_written(tmp_path, path, child, named):
+def test_a_table_of_another_task_is_refused_before_anything_is_written(tmp_path, path, other, named):
     with pytest.raises(RunError, match=f'table.npz was made for another task: .*{named}'):
-        search(path, child=dataclasses.replace(CHILD, **child)).run(tmp_path / 'run')
+        search(path, **other).run(tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
     with pytest.raises(RunError, match=named):
-        Table(str(path)).start(dataclasses.replace(CHILD, **child), 1)
+        Table(str(path)).start(dataclasses.replace(SETUP, **other))
+
+
+def test_a_table_of_earlier_names_is_of_the_same_task(path):
+    task = {
+        'Child.network': {'filters': 8, 'statistics_momentum': 0.9, 'statistics_epsilon': 0.001, 'bfloat16': False},
+        'Child.learning_rates': [0.01, 0.1],
+        'Child.sweep_epochs': 1,
+        'Child.epochs': 2,
+        'Child.train_examples': 200,
+        'Child.batch_size': 100,
+        'Child.constants': {'beta_1': 0.9, 'beta_2': 0.999, 'beta_3': 0.999, 'epsilon': 1e-8, 'noise_stddev': 0.01},
+        'Child.seed': 0,
+        'Child.images': {'source': 'Digits', 'noise': 0.25, 'train_examples': 200, 'seed': 0},
+        'images': TASK.images.load().fingerprint(),
+        'processor': 'another',
+    }
+    make(task=task).save(path)
+    with pytest.raises(RunError, match=r'made for another task: ConvNet\.filters is 8 there and 32 here$'):
+        Table(str(path)).start(SETUP)
+    table = Table(str(path))
+    table.start(dataclasses.replace(SETUP, task=dataclasses.replace(TASK, network=ConvNet(filters=8))))
+    table.submit(Job(DEEP[1], 0))
+    assert table.collect() == [(Job(DEEP[1], 0), DEEPER[1]._replace(origin=LOOKED_UP))]
 
 
 def test_what_the_table_does_not_hold_is_told_by_name(path):
     table = Table(str(path))
-    table.start(CHILD, 1)
+    table.start(SETUP)
     with pytest.raises(RunError, match=r'table.npz has no outcome of g with seed 0: it holds 192 programs of one'):
         table.submit(Job(UpdateRule.parse('g').canonical(), 0))
     with pytest.raises(RunError, match='has no outcome of adam with seed 7'):
@@ -263,7 +289,7 @@ def test_what_the_table_does_not_hold_is_told_by_name(path):
     assert table.collect() == []
     job = Job(DEEP[0], 0)
     table.submit(job)
-    assert table.collect() == [(job, DEEPER[0])] and table.collect() == []
+    assert table.collect() == [(job, DEEPER[0]._replace(origin=LOOKED_UP))] and table.collect() == []
 
 
 def test_the_configuration_asks_for_all_programs_of_one_iteration(tmp_path, path):
@@ -276,7 +302,7 @@ def test_the_configuration_asks_for_all_programs_of_one_iteration(tmp_path, path
     finally:
         gin.clear_config()
     assert configured.space == SearchSpace() and isinstance(configured.evaluator, Table)
-    with pytest.raises(RunError, match='was made for another task: .*Child.images is'):
+    with pytest.raises(RunError, match='was made for another task: Digits.train_examples is 200 there'):
         configured.run(tmp_path / 'run')
 
 
@@ -292,12 +318,12 @@ LEARNERS = {
 
 
 class Died(BaseException):
-    """In place of the death of the process, which tests/search/test_loop.py sees to."""
+    """In place of the death of the process, which tests/search/test_search.py sees to."""
 
 
 def state_of(run_dir):
     """The learner's state, as bytes."""
-    with sqlite3.connect(f'file:{run_dir / FILE_NAME}?mode=ro', uri=True) as db:
+    with sqlite3.connect(f'file:{run_dir / SEARCH.file_name}?mode=ro', uri=True) as db:
         ((blob,),) = db.execute('SELECT state FROM checkpoint').fetchall()
     with np.load(io.BytesIO(blob)) as state:
         return {key: value.tobytes() for key, value in state.items()}
@@ -305,15 +331,15 @@ def state_of(run_dir):
 
 @pytest.mark.parametrize('name', LEARNERS)
 def test_a_search_that_died_at_100_samples_ends_as_if_it_had_not(tmp_path, path, name, monkeypatch):
-    save = Session.save
+    save = Store.save_batch
 
-    def save_or_die(session, *batch):
-        if session.tally.children == 100:
+    def save_or_die(store, *batch):
+        if store.count() == 100:
             raise Died
-        save(session, *batch)
+        return save(store, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, 'save', save_or_die)
+        patch.setattr(Store, 'save_batch', save_or_die)
         with pytest.raises(Died):
             search(path, children=200, learner=LEARNERS[name]()).run(tmp_path / name)
     assert len(read_results(tmp_path / name)) == 100

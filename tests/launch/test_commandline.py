@@ -53,11 +53,11 @@ PAPER = {
     'TfdsImages.dataset': 'cifar10',
     'TfdsImages.validation_examples': 5000,
     'ConvNet.filters': 32,
-    'Child.train_examples': 10_000,
-    'Child.batch_size': 100,
+    'ImageClassification.train_examples': 10_000,
+    'ImageClassification.batch_size': 100,
     'Child.learning_rates': (0.00001, 0.0001, 0.001, 0.01, 0.1, 1, 10),
     'Child.sweep_epochs': 1,
-    'Child.epochs': 5,
+    'ImageClassification.epochs': 5,
 }
 # The sixteen rules of Table 1 as strings of the presets: what one iteration says is padded in front to two.
 TABLE_1_IN_TOKENS = {
@@ -195,7 +195,7 @@ def test_help_needs_no_docstring(capsys: pytest.CaptureFixture) -> None:
         ('TRPO.max_kl = -1', 'TRPO.max_kl = -1: must be > 0'),
         ('TRPO.batch_size = 0', 'TRPO.batch_size = 0'),
         ("ConvNet.filters = 'many'", 'ConvNet'),
-        ("Child.learning_rates = ('a',)", "Child.learning_rates = ('a',): must be positive numbers"),
+        ("Child.learning_rates = ('a',)", "Child.learning_rates = ('a',): must be numbers, above 0, at least one"),
         ('Child.rungs = 3', 'Child.rungs = 3: must be a sequence'),
     ],
 )
@@ -242,7 +242,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes, says: str) 
 def test_a_missing_file_and_missing_bindings_are_named(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(RunError, match=r'there is no file gin/nowhere\.gin'):
         configured('gin/nowhere.gin')
-    with pytest.raises(RunError, match='Required bindings for `Search`.*space.*learner.*child.*evaluator'):
+    with pytest.raises(RunError, match='Required bindings for `Search`.*space.*learner.*task.*evaluator'):
         configured(bindings=('Search.children = 3',))
     assert caplog.records == []
 
@@ -291,7 +291,7 @@ def test_search_gin_holds_the_constants_of_the_paper() -> None:
     search = configured('gin/search.gin')
     assert {name: gin.query_parameter(name) for name in PAPER} == PAPER
     assert search.child.learning_rates == tuple(PAPER['Child.learning_rates'])  # type: ignore[arg-type]
-    assert (search.learner.batch_size, search.child.network.filters, search.space.iterations) == (5, 32, 2)
+    assert (search.learner.batch_size, search.task.network.filters, search.space.iterations) == (5, 32, 2)
     constants = RuleConstants()
     assert (constants.epsilon, constants.beta_1, constants.beta_2, constants.beta_3) == (1e-8, 0.9, 0.999, 0.999)
 

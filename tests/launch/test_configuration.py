@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 import configuration
 from nos_tf.errors import RunError
 from nos_tf.search.search import Search
+from nos_tf.tasks.renamed import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = "include 'gin/quickstart.gin'\n"
@@ -144,9 +146,9 @@ import argparse, gin, configuration
 configuration.configure(argparse.Namespace(gin_files=['x.gin'], gin_bindings=[]), lambda: None)
 print(ascii(gin.query_parameter('%name')))
 """
-    stub = here / 'nos_tf' / 'search'  # all that the module needs of it; the rest imports TensorFlow
-    stub.mkdir(parents=True)
-    (stub / '__init__.py').write_text('class RunError(Exception): ...', encoding='utf-8')
+    (here / 'nos_tf' / 'tasks').mkdir(parents=True)  # all that the module needs of it; the rest imports TensorFlow
+    for name in ('errors', 'output', 'tasks/renamed'):
+        shutil.copy(ROOT / f'nos_tf/{name}.py', here / f'nos_tf/{name}.py')
     environment = {'LANG': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0', 'PYTHONPATH': str(ROOT / 'launch')}
     run = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr) == ("'\\xe4'\n", '')
@@ -169,3 +171,109 @@ def test_reading_leaves_gin_and_the_logs_as_they_were(here: Path) -> None:
     refusal('nowhere.gin')
     assert readers == gin.config._FILE_READERS
     assert logging.root.manager.disable == logging.NOTSET
+
+
+# Names that have moved
+
+MOVED = 'warning: names that have moved: '
+
+
+def of_before(text: str) -> str:
+    """The same in the names of before, when there was but one kind of task."""
+    for old, new in NAMES.items():
+        text = text.replace(new, old)
+    return ''.join(line for line in text.splitlines(True) if not line.startswith('Search.task'))
+
+
+@pytest.fixture
+def old(here: Path) -> Path:
+    """The working directory, with a file of before that has a value for each name that has moved."""
+    files = {name: (ROOT / f'gin/{name}.gin').read_text(encoding='utf-8') for name in ('search', 'quickstart')}
+    text = ''.join(files.values()).replace("include 'gin/search.gin'", '')
+    assert all(f'{name} =' in text for name in NAMES.values())
+    (here / 'old.gin').write_text(of_before(text), encoding='utf-8')
+    return here
+
+
+def warnings(capsys: pytest.CaptureFixture) -> list[str]:
+    out, err = capsys.readouterr()
+    assert out == ''
+    return err.splitlines()
+
+
+def test_a_file_of_before_describes_the_same_search_with_one_line_of_warning(
+    old: Path, capsys: pytest.CaptureFixture
+) -> None:
+    found = configured('old.gin')
+    (line,) = warnings(capsys)
+    assert line.startswith(MOVED)
+    assert set(line.removeprefix(MOVED).split(', ')) == {f'{one} is now {other}' for one, other in NAMES.items()}
+    gin.clear_config()
+    assert found == configured('gin/quickstart.gin')
+    assert found.task.identity() == Search().task.identity()
+    assert warnings(capsys) == []
+
+
+def test_what_gin_says_is_in_the_names_of_today(old: Path) -> None:
+    configured('old.gin')
+    operative = gin.operative_config_str()
+    assert all(f'{name} =' in operative for name in NAMES.values())
+    assert 'Search.task = @ImageClassification()' in operative
+    assert not any(name in operative for name in NAMES)
+
+
+def test_a_file_that_includes_one_of_before_may_have_the_names_of_today(
+    old: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (old / 'x.gin').write_text("include 'old.gin'\nImageClassification.epochs = 4\n", encoding='utf-8')
+    assert configured('x.gin').task.epochs == 4
+    assert len(warnings(capsys)) == 1
+
+
+def test_bindings_of_before_are_those_of_today(here: Path, capsys: pytest.CaptureFixture) -> None:
+    found = configured('gin/quickstart.gin', bindings=('Child.epochs = 7', 'Search.seed = 3\n  Child.batch_size=50'))
+    assert warnings(capsys) == [
+        f'{MOVED}Child.epochs is now ImageClassification.epochs, Child.batch_size is now ImageClassification.batch_size'
+    ]
+    assert (found.task.epochs, found.task.batch_size, found.seed) == (7, 50, 3)
+    gin.clear_config()
+    today = ('ImageClassification.epochs = 7', 'ImageClassification.batch_size = 50', 'Search.seed = 3')
+    assert configured('gin/quickstart.gin', bindings=today) == found
+    assert warnings(capsys) == []
+
+
+def test_another_task_that_is_bound_stays(here: Path) -> None:
+    class Other:
+        """One that is none of images."""
+
+        epochs, chance = 1, None
+
+        def identity(self) -> dict[str, object]:
+            """Nothing."""
+            return {}
+
+        def load(self) -> None:
+            """Nothing."""
+
+    gin.external_configurable(Other, 'OtherTask')
+    found = configured('gin/quickstart.gin', bindings=('Child.epochs = 7', 'Search.task = @OtherTask()'))
+    assert isinstance(found.task, Other)
+
+
+@pytest.mark.parametrize(
+    ('line', 'says'),
+    [
+        ('Child.epochs = 0', 'ImageClassification.epochs = 0: must be a whole number, at least 1'),
+        ('Child.epochs = = 3', r'x.gin, line 2 (ImageClassification.epochs = = 3): '),
+        ('Child.epoch = 3', "x.gin, line 2 (Child.epoch = 3): Configurable 'Child' doesn't have a parameter named"),
+    ],
+)
+def test_a_mistake_in_a_file_of_before_is_named(line: str, says: str, here: Path) -> None:
+    (here / 'x.gin').write_text(f'{QUICKSTART}{line}\n', encoding='utf-8')
+    assert refusal('x.gin').startswith(says)
+
+
+def test_texts_and_comments_are_left_alone(here: Path, capsys: pytest.CaptureFixture) -> None:
+    (here / 'x.gin').write_text(f'{QUICKSTART}# Child.epochs = 5\nname = "Child.epochs = 5"\n', encoding='utf-8')
+    configured('x.gin')
+    assert warnings(capsys) == []

@@ -21,9 +21,9 @@ SMALL = (
     'Search.evaluator = @InProcess()',
     'SearchSpace.iterations = 1',
     'Digits.train_examples = 100',
-    'Child.train_examples = 100',
-    'Child.batch_size = 50',
-    'Child.epochs = 1',
+    'ImageClassification.train_examples = 100',
+    'ImageClassification.batch_size = 50',
+    'ImageClassification.epochs = 1',
     'Child.learning_rates = (0.01, 0.1)',
     'ConvNet.filters = 2',
 )

@@ -11,18 +11,24 @@ import pytest
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.errors import RunError
 from nos_tf.report import report
-from nos_tf.search.rescore import best_rules, rescore
+from nos_tf.search.rescore import rescore
 from nos_tf.search.tally import Tally
 from nos_tf.store.database import OTHERS
-from nos_tf.store.results import Store
+from nos_tf.store.results import Result, Store, best_rules
 from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.store.trainings import TrainingStore
-from nos_tf.tasks.child import Outcome
+from nos_tf.tasks.child import TRAINED, Outcome
 from nos_tf.tasks.recipe import Trained
 
 RULES = ('g', 'g * exp(sign(g) * sign(m))', 'noise', 'g * 1', 'exp(g)')
 REWARDS = (0.5125, 0.8375, 0.1, 0.5125, 0.2)
-CONFIGURATION = {'Search.seed': 12, 'hostile': '<script>alert("&")</script>', 'Child.learning_rates': [0.1, 1.0]}
+CONFIGURATION = {
+    'Search.seed': 12,
+    'hostile': '<script>alert("&")</script>',
+    'Child.learning_rates': [0.1, 1.0],
+    'Child.sweep_epochs': 2,
+}
+TASK = {'Quadratic.size': 3}
 BEST_HEAD = ['rank', 'rule', 'known as', 'acts as', 'reward', 'learning rate', 'slots', 'sampled', 'first child']
 SEARCHES = ['sampled', 'distinct', 'mean at first', 'mean at last', 'best reward', 'seconds']
 VOID = {'meta', 'img', 'br', 'link'}
@@ -63,12 +69,11 @@ class Page(HTMLParser):
 def fill(run_dir, rescored=True, configuration=CONFIGURATION):
     """A finished search of five children; returns its summary."""
     tally = Tally()
-    with contextlib.closing(Store(run_dir, configuration, 'task')) as store:
+    with contextlib.closing(Store(run_dir, configuration, TASK, 'a bowl <of 3 weights>')) as store:
         for rule, reward in zip(RULES, REWARDS, strict=True):
-            origin = 'rejected: reads no gradient' if rule == 'noise' else 'trained'
-            store.save_outcome(
-                UpdateRule.parse(rule).canonical(), 0, Outcome(reward, 0.1, (reward,), 1.0), origin=origin
-            )
+            origin = 'rejected: reads no gradient' if rule == 'noise' else TRAINED
+            outcome = Outcome(reward, 0.1, (reward,), 1.0, origin)
+            store.save_outcomes([Result(UpdateRule.parse(rule).canonical(), 0, outcome)])
         children = [StoredChild(0, 0, UpdateRule.parse(rule), -2.5) for rule in RULES]
         for row in store.save_batch(children, 0, Checkpoint(1, 1.0, {}), {'entropy': 9.0, 'kl': 0.01}):
             tally.add(row)
@@ -170,6 +175,18 @@ def test_the_page_says_where_a_search_was_taken_up(tmp_path, page):
     assert told in ' '.join(moved.text.split()) and 'another machine' not in page.text
 
 
+def test_the_page_says_what_the_task_was_whatever_it_is(tmp_path, page):
+    told = (
+        'The task: a bowl <of 3 weights>. Each rule trains at each of 2 learning rates for 2 epochs, and at the best '
+        'one to the end; the reward is what is measured then.'
+    )
+    assert told in ' '.join(page.text.split())
+    fill(tmp_path / 'once', configuration={**CONFIGURATION, 'Child.sweep_epochs': 1})
+    assert 'learning rates for 1 epoch, and' in report.write(tmp_path / 'once').read_text(encoding='utf-8')
+    fill(tmp_path / 'table', configuration={'Table.path': 'somewhere'})
+    assert 'The task' not in report.write(tmp_path / 'table').read_text(encoding='utf-8')
+
+
 def test_the_page_lists_the_scores(page):
     start = page.rows.index(['rule', 'in the search', 'mean accuracy', 'against the best baseline', 'learning rate'])
     # 12.7062 * 0.005 * sqrt(2) / sqrt(2) = 0.0635 around each mean; paired, every seed differs by the same
@@ -205,7 +222,7 @@ def test_the_page_is_named_after_its_directory_from_within(tmp_path, monkeypatch
 def test_a_search_without_children_has_no_report(tmp_path):
     with pytest.raises(RunError, match='no search has run there'):
         report.write(tmp_path)
-    Store(tmp_path, CONFIGURATION, 'task').close()
+    Store(tmp_path, CONFIGURATION, TASK).close()
     with pytest.raises(RunError, match='holds no children yet'):
         report.write(tmp_path)
     assert not (tmp_path / 'report.html').exists()
@@ -227,7 +244,7 @@ def test_a_search_under_way_has_a_report_of_what_is_there(tmp_path):
 
 def test_a_search_that_was_prolonged_is_under_way(tmp_path):
     fill(tmp_path)
-    with contextlib.closing(Store(tmp_path, CONFIGURATION, 'task')) as store:
+    with contextlib.closing(Store(tmp_path, CONFIGURATION, TASK)) as store:
         store.save_batch([StoredChild(1, 1, UpdateRule.parse('g'), -1.0)], 0, Checkpoint(2, 2.0, {}))
     page = Page(report.write(tmp_path).read_text(encoding='utf-8'))
     assert '6 rules were sampled so far: the search is under way' in page.text

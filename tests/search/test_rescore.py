@@ -9,7 +9,8 @@ from scipy import stats
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.evaluation.jobs import Job
-from nos_tf.search.rescore import Score, best_rules, rescore
+from nos_tf.search.rescore import Score, rescore
+from nos_tf.store.results import best_rules
 from nos_tf.tasks.child import Outcome
 from tests.rows import make_row, make_rows
 

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import hashlib
 import io
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import gin
@@ -19,27 +21,23 @@ from nos_tf.controller.learners import TRPO, RandomSearch, Reinforce
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.evaluation import machine
+from nos_tf.evaluation.in_process import InProcess
 from nos_tf.evaluation.jobs import Job
-from nos_tf.evaluation.pool import InProcess
 from nos_tf.search.search import Search
 from nos_tf.store.database import OTHERS
-from nos_tf.store.results import read_results, read_run
-from nos_tf.store.schema import FILE_NAME
-from nos_tf.tasks.child import Child, Outcome
+from nos_tf.store.results import Store, read_results, read_run
+from nos_tf.store.schema import SEARCH
+from nos_tf.tasks.child import Child, ChildSetup, Outcome
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
+from nos_tf.tasks.image_classification import ImageClassification
 
 SPACE = SearchSpace(operands=('g', 'm', 'sign(g)', '1'), unaries=('x', '-x', 'sign'), binaries=('+', '*', 'left'))
-CHILD = Child(
-    images=Digits(train_examples=200),
-    network=ConvNet(filters=2),
-    learning_rates=(0.01, 0.1),
-    epochs=2,
-    train_examples=200,
-    batch_size=50,
-)
+TASK = ImageClassification(Digits(train_examples=200), ConvNet(filters=2), epochs=2, train_examples=200, batch_size=50)
+CHILD = Child(learning_rates=(0.01, 0.1))
 
 
 class Table:
@@ -48,13 +46,13 @@ class Table:
     workers = 1
 
     def __init__(self, stop_after=None):
-        self.trained = []
+        self.trained, self.closed = [], 0
         self.stop_after = stop_after
 
-    def identity(self, child):
-        return child.identity()
+    def identity(self, setup):
+        return setup.identity() | machine.identity()
 
-    def start(self, child, iterations):
+    def start(self, setup):
         self.queue = []
 
     def submit(self, job):
@@ -67,14 +65,11 @@ class Table:
         self.trained.append(job)
         return [(job, table_outcome(job))]
 
-    def origin(self, job):
-        return 'trained'
-
     def status(self):
         return {}
 
     def close(self):
-        self.queue = []
+        self.queue, self.closed = [], self.closed + 1
 
 
 def table_outcome(job):
@@ -84,7 +79,7 @@ def table_outcome(job):
 
 
 def search(learner=None, evaluator=None, children=60, **overrides):
-    arguments = {'space': SPACE, 'child': CHILD, 'rescored': 2, 'rescore_seeds': 2, **overrides}
+    arguments = {'space': SPACE, 'task': TASK, 'child': CHILD, 'rescored': 2, 'rescore_seeds': 2, **overrides}
     learner = learner or Reinforce(units=8)  # traces fastest
     return Search(learner=learner, evaluator=evaluator or Table(), children=children, **arguments)
 
@@ -256,6 +251,32 @@ def test_finished_search_trains_nothing_and_goes_on_when_there_is_more_to_do(tmp
     assert read_results(tmp_path) == read_results(tmp_path / 'at once')
 
 
+def test_the_time_of_earlier_sessions_counts(tmp_path):
+    search(RandomSearch(), children=5).run(tmp_path)
+    with closing(sqlite3.connect(tmp_path / SEARCH.file_name)) as db, db:
+        db.execute('UPDATE checkpoint SET seconds = 1000')
+    start = time.monotonic()
+    summary = search(RandomSearch(), children=10).run(tmp_path)
+    assert 1000 < read_run(tmp_path).seconds < summary['seconds'] <= 1000 + time.monotonic() - start
+
+
+def test_a_search_that_cannot_open_its_directory_holds_nothing(tmp_path):
+    late = Table()
+    with closing(Store(tmp_path, {}, {})), pytest.raises(RunError, match='another process'):
+        search(RandomSearch(), late).run(tmp_path)
+    search(RandomSearch(), children=5).run(tmp_path)
+    with pytest.raises(RunError, match='Search.seed is 0 there and 1 here'):
+        search(RandomSearch(), late, seed=1).run(tmp_path)
+    assert late.closed == 0
+    assert search(RandomSearch(), late, children=10).run(tmp_path)['children'] == 10 and late.closed == 1
+
+
+def test_a_task_that_does_not_fit_its_data_is_told_in_one_line_and_the_directory_is_free(tmp_path):
+    with pytest.raises(RunError, match='ImageClassification.batch_size = 150: must divide 200 examples'):
+        search(RandomSearch(), InProcess(), task=dataclasses.replace(TASK, batch_size=150)).run(tmp_path)
+    assert search(RandomSearch(), children=5).run(tmp_path)['children'] == 5
+
+
 def test_a_search_is_taken_up_on_another_machine_if_that_is_allowed(tmp_path, monkeypatch):
     search(children=30).run(tmp_path)
     monkeypatch.setattr(machine, 'processor', lambda: 'another')
@@ -275,17 +296,22 @@ def test_a_search_is_taken_up_on_another_machine_if_that_is_allowed(tmp_path, mo
         ({'merge_equal_functions': True}, 'Search.merge_equal_functions is false there and true here'),
         ({'learner': Reinforce(units=8, learning_rate=0.5)}, 'Reinforce.learning_rate is 0.001 there and 0.5 here'),
         ({'learner': RandomSearch()}, 'Search.learner is "@Reinforce()" there and "@RandomSearch()" here'),
-        ({'child': Child(images=Digits(noise=0.1), train_examples=200)}, 'Child.images is'),
+        (
+            {'task': dataclasses.replace(TASK, images=Digits(noise=0.1, train_examples=200))},
+            'Digits.noise is 0.25 there and 0.1',
+        ),
+        ({'task': ImageClassification(epochs=2)}, 'ImageClassification.train_examples is 200 there and null here'),
+        ({'child': Child(learning_rates=(0.01,))}, 'Child.learning_rates is [0.01, 0.1] there and [0.01] here'),
         ({'space': SearchSpace(operands=('g',))}, 'SearchSpace.operands is'),
     ],
 )
 def test_run_of_another_configuration_is_refused_by_name(tmp_path, overrides, named):
     search(children=5).run(tmp_path)
-    before = (tmp_path / FILE_NAME).read_bytes()
+    before = (tmp_path / SEARCH.file_name).read_bytes()
     with pytest.raises(RunError, match='another configuration') as caught:
         search(**overrides).run(tmp_path)
     assert named in str(caught.value)
-    assert (tmp_path / FILE_NAME).read_bytes() == before
+    assert (tmp_path / SEARCH.file_name).read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -308,7 +334,7 @@ def test_bad_numbers_are_refused_by_name(overrides, named):
 
 def test_real_children_are_rewarded_by_training(tmp_path):
     summary = search(RandomSearch(), InProcess(), children=5, baselines=('sgd',), rescored=1).run(tmp_path)
-    trainer = CHILD.trainer(1)
+    trainer = ChildSetup(CHILD, TASK, Vocabulary(1)).trainer()
     for row in read_results(tmp_path):
         outcome = trainer.train(UpdateRule(tuple(row.rule.split())))
         assert (row.reward, row.learning_rate, json.loads(row.sweep)) == (
@@ -331,8 +357,8 @@ SearchSpace.iterations = 1
 TRPO.units = 16
 Digits.train_examples = 200
 ConvNet.filters = 2
-Child.train_examples = 200
-Child.batch_size = 50
+ImageClassification.train_examples = 200
+ImageClassification.batch_size = 50
 Child.learning_rates = (0.01, 0.1)
 ProcessPool.workers = 2
 Search.evaluator = %s
@@ -362,7 +388,7 @@ def launch(run_dir):
 
 def outcomes_on_file(run_dir):
     try:
-        with sqlite3.connect(f'file:{run_dir / FILE_NAME}?mode=ro', uri=True) as db:
+        with sqlite3.connect(f'file:{run_dir / SEARCH.file_name}?mode=ro', uri=True) as db:
             return db.execute('SELECT count(*) FROM outcomes').fetchone()[0]
     except sqlite3.Error:
         return 0

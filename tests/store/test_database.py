@@ -11,16 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from nos_tf.errors import RunError
-from nos_tf.store.database import OTHERS, Database, differences, read_identity, reading
+from nos_tf.evaluation.machine import is_of_machine
+from nos_tf.store.database import OTHERS, Database, Schema, read_identity, reading
 
-TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE numbers (n INTEGER PRIMARY KEY);
-"""
+NUMBERS = 'CREATE TABLE numbers (n INTEGER PRIMARY KEY)'
+SCHEMA = Schema('x.sqlite', 3, [NUMBERS])
 
 
-def open_database(run_dir, **identity):
-    return closing(Database(run_dir, 'x.sqlite', TABLES, identity))
+def open_database(run_dir, schema=SCHEMA, **identity):
+    return closing(Database(run_dir, schema, identity))
 
 
 def numbers(run_dir):
@@ -93,7 +92,8 @@ def test_a_run_goes_on_on_another_machine_if_that_is_allowed_and_says_so(tmp_pat
     there = {'a': 1, 'processor': 'old', 'tensorflow': '1'}
 
     def go_on(allow_mixed, **identity):
-        return closing(Database(tmp_path, 'x.sqlite', TABLES, {**there, **identity}, allow_mixed=allow_mixed))
+        mixed = {'is_of_machine': is_of_machine, 'allow_mixed': allow_mixed}
+        return closing(Database(tmp_path, SCHEMA, {**there, **identity}, **mixed))
 
     with go_on(True) as database:
         assert database.identity == there
@@ -116,13 +116,14 @@ def test_a_run_says_which_settings_of_the_process_differ(tmp_path):
     """Those at their defaults are not written, so that runs of before they were looked at go on."""
     for there, here in (({}, {'keras floatx': 'float16'}), ({'XLA_FLAGS': '-x'}, {})):
         run_dir = tmp_path / str(len(there))
-        with closing(Database(run_dir, 'x.sqlite', TABLES, {'a': 1, **there})) as database:
+        with open_database(run_dir, a=1, **there) as database:
             add(database, 1)
         ((name, value),) = {**there, **here}.items()
         sides = (f'"{value}"', 'not set') if there else ('not set', f'"{value}"')
         with pytest.raises(RunError, match='{} is {} there and {} here. .*--allow_mixed'.format(name, *sides)):
-            Database(run_dir, 'x.sqlite', TABLES, {'a': 1, **here})
-        with closing(Database(run_dir, 'x.sqlite', TABLES, {'a': 1, **here}, allow_mixed=True)) as database:
+            Database(run_dir, SCHEMA, {'a': 1, **here}, is_of_machine=is_of_machine)
+        mixed = {'is_of_machine': is_of_machine, 'allow_mixed': True}
+        with closing(Database(run_dir, SCHEMA, {'a': 1, **here}, **mixed)) as database:
             assert database.identity[OTHERS] == [{name: here.get(name)}]
 
 
@@ -130,11 +131,6 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / 'x.sqlite').write_bytes(b'no database' * 100)
     with pytest.raises(RunError, match='x.sqlite'):
         open_database(tmp_path)
-
-
-def test_differences_name_both_sides():
-    assert differences({'a': 1, 'b': [2]}, {'a': 1, 'b': [3]}) == 'b is [2] there and [3] here'
-    assert differences({'a': 1}, {'a': 1}) == ''
 
 
 def test_a_directory_of_another_kind_of_run_is_refused(tmp_path):
@@ -167,7 +163,7 @@ def test_without_a_write_ahead_log_a_run_can_be_read_while_it_writes(tmp_path, m
 
     def read():
         while not done.is_set():
-            with reading(tmp_path / 'x.sqlite') as db:
+            with reading(tmp_path / 'x.sqlite', SCHEMA) as db:
                 seen.add(len(db.execute('SELECT n FROM numbers').fetchall()))
 
     written = []
@@ -205,5 +201,5 @@ def test_a_log_that_a_killed_process_left_is_taken_up_without_shared_memory(tmp_
 
 def test_a_run_that_has_just_begun_is_not_corrupted(tmp_path):
     (tmp_path / 'x.sqlite').touch()
-    with pytest.raises(RunError, match='x.sqlite holds nothing yet'), reading(tmp_path / 'x.sqlite') as db:
+    with pytest.raises(RunError, match='x.sqlite holds nothing yet'), reading(tmp_path / 'x.sqlite', SCHEMA) as db:
         read_identity(db)

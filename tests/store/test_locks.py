@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from nos_tf.errors import RunError
-from nos_tf.store.locks import file_system, is_local, lock_directory, write_text
+from nos_tf.store.locks import file_system, is_local, lock_directory
 
 
 def test_a_directory_is_locked_until_the_file_is_closed(tmp_path):
@@ -79,17 +79,3 @@ def test_a_machine_that_tells_nothing_of_its_file_systems(tmp_path, monkeypatch)
 
     monkeypatch.setattr('psutil.disk_partitions', fail)
     assert file_system(tmp_path) == '' and not is_local(tmp_path)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / 'summary.json'
-    write_text(path, 'old ε')
-
-    def full(_):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr('os.fsync', full)
-    with pytest.raises(OSError, match='No space left'):
-        write_text(path, 'new and longer')
-    assert path.read_text(encoding='utf-8') == 'old ε'
-    assert list(tmp_path.iterdir()) == [path]

@@ -12,14 +12,16 @@ import sys
 import numpy as np
 import pytest
 
+from nos_tf.config import bindings_of
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.errors import RunError
-from nos_tf.store.results import Store, read_results, read_run
-from nos_tf.store.schema import FILE_NAME, Checkpoint, Row, StoredChild, Update
-from nos_tf.tasks.child import Outcome
+from nos_tf.store.results import Result, Store, read_results, read_run
+from nos_tf.store.schema import SEARCH, Checkpoint, Row, StoredChild, Update
+from nos_tf.tasks.child import Child, Outcome
 
-IDENTITY = {'Child.epochs': 5, 'Child.learning_rates': (0.1, 1.0), 'nos_tf': '1'}
-TASK = 'task'
+FILE_NAME = SEARCH.file_name
+IDENTITY = {'Own.epochs': 5, 'Own.learning_rates': (0.1, 1.0), 'nos_tf': '1'}
+TASK, ANOTHER = {'Own.epochs': 5, 'data': 'a'}, {'Own.epochs': 5, 'data': 'b'}
 SGD, MOMENTUM = UpdateRule.parse('g').canonical(), UpdateRule.parse('m').canonical()
 LONG_SGD = UpdateRule.parse('g * 1')  # another spelling of SGD
 GOOD, BETTER = Outcome(0.5, 0.1, (0.25, 0.1), 1.25), Outcome(0.7500000000000001, 1.0, (0.25, 1 / 3), 2.5)
@@ -34,6 +36,10 @@ STATE = {
 
 def open_store(run_dir, identity=IDENTITY, task=TASK):
     return contextlib.closing(Store(run_dir, identity, task))
+
+
+def save(store, program, seed, outcome, fingerprint=None):
+    store.save_outcomes([Result(program, seed, outcome, fingerprint)])
 
 
 def one_line(error):
@@ -54,8 +60,8 @@ def quick_timeout(monkeypatch):
 def filled(tmp_path):
     """A run directory with three children, two of them the same program."""
     with open_store(tmp_path) as store:
-        store.save_outcome(SGD, 0, GOOD)
-        store.save_outcome(MOMENTUM, 0, BETTER)
+        save(store, SGD, 0, GOOD)
+        save(store, MOMENTUM, 0, BETTER)
         store.save_batch(
             [StoredChild(0, 0, LONG_SGD, -3.5), StoredChild(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 10.0, {})
         )
@@ -73,8 +79,8 @@ def same_bits(one, other):
 def test_outcomes_survive(tmp_path):
     with open_store(tmp_path / 'new' / 'run') as store:
         assert store.outcome(SGD, 0) is None
-        store.save_outcome(SGD, 0, GOOD)
-        store.save_outcome(MOMENTUM, 7, BETTER)
+        save(store, SGD, 0, GOOD)
+        save(store, MOMENTUM, 7, BETTER)
     with open_store(tmp_path / 'new' / 'run') as store:
         assert store.outcome(SGD, 0) == GOOD
         assert store.outcome(MOMENTUM, 7) == BETTER
@@ -83,33 +89,62 @@ def test_outcomes_survive(tmp_path):
 
 
 def test_outcomes_are_filed_under_their_task(tmp_path):
-    with open_store(tmp_path) as store:
-        store.save_outcome(SGD, 0, GOOD)
-    with open_store(tmp_path, task='another') as store:
+    for task, outcome in ((TASK, GOOD), (ANOTHER, BETTER)):
+        with open_store(tmp_path, task=task) as store:
+            assert store.outcome(SGD, 0) is None and store.equal_outcome('f', 0) is None
+            save(store, SGD, 0, outcome, fingerprint='f')
+            store.save_batch([StoredChild(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
+    for task, outcome in ((TASK, GOOD), (ANOTHER, BETTER)):
+        with open_store(tmp_path, task=dict(reversed(task.items()))) as store:
+            assert store.outcome(SGD, 0) == outcome and store.equal_outcome('f', 0) == (SGD, outcome)
+    assert [row.reward for row in read_results(tmp_path)] == [GOOD.reward, BETTER.reward]
+
+
+def test_a_task_is_kept_once_with_its_identity_and_in_words(tmp_path):
+    for _ in range(2):
+        with contextlib.closing(Store(tmp_path, IDENTITY, TASK, 'a heap of sand')) as store:
+            save(store, SGD, 0, GOOD)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        ((_, identity, description),) = db.execute('SELECT * FROM tasks')
+    assert json.loads(identity) == TASK and description == 'a heap of sand' == read_run(tmp_path).task
+
+
+def test_what_is_on_file_had_the_default_of_a_field_that_is_new(tmp_path):
+    now = bindings_of(Child())
+    before = {name: value for name, value in now.items() if name != 'Child.rungs'}
+    with open_store(tmp_path, before, before) as store:
+        save(store, SGD, 0, GOOD)
+    with open_store(tmp_path, now, now) as store:
+        assert store.outcome(SGD, 0) == GOOD
+    other = {**now, 'Child.rungs': ((0.5, 2),)}
+    with open_store(tmp_path, now, other) as store:
         assert store.outcome(SGD, 0) is None
+    with pytest.raises(RunError, match=r'Child.rungs is \[\] there and \[\[0.5, 2\]\] here'):
+        Store(tmp_path, other, other)
 
 
 def test_the_first_outcome_stays(tmp_path):
     with open_store(tmp_path) as store:
-        store.save_outcome(SGD, 0, GOOD)
-        store.save_outcome(SGD, 0, BETTER)
+        save(store, SGD, 0, GOOD)
+        save(store, SGD, 0, BETTER)
         assert store.outcome(SGD, 0) == GOOD
 
 
 def test_sweeps_may_have_gaps(tmp_path):
     with open_store(tmp_path) as store:
-        store.save_outcome(SGD, 0, GOOD._replace(sweep=(None, 0.5)))
+        save(store, SGD, 0, GOOD._replace(sweep=(None, 0.5)))
         assert store.outcome(SGD, 0).sweep == (None, 0.5)
 
 
 def test_an_outcome_says_where_it_is_from(tmp_path):
     with open_store(tmp_path) as store:
-        store.save_outcome(SGD, 0, GOOD, fingerprint='f')
-        store.save_outcome(MOMENTUM, 0, Outcome(0.1, math.nan, (), 0.0), origin='rejected: is dull', fingerprint='m')
+        save(store, SGD, 0, GOOD, fingerprint='f')
+        save(store, MOMENTUM, 0, Outcome.untrained(0.1, 'rejected: is dull'), fingerprint='m')
         store.save_batch([StoredChild(0, 0, SGD, -1.0), StoredChild(0, 0, MOMENTUM, -2.0)], 0, Checkpoint(1, 1.0, {}))
         assert store.trained(0) == 1
         rejected = store.outcome(MOMENTUM, 0)
-        assert (rejected.reward, rejected.sweep) == (0.1, ()) and math.isnan(rejected.learning_rate)
+        assert (rejected.reward, rejected.sweep, rejected.origin) == (0.1, (), 'rejected: is dull')
+        assert math.isnan(rejected.learning_rate)
         rows = store.results()
     assert [(row.origin, row.fingerprint) for row in rows] == [('trained', 'f'), ('rejected: is dull', 'm')]
     assert [row.learning_rate for row in rows] == [0.1, None]
@@ -119,22 +154,21 @@ def test_an_outcome_says_where_it_is_from(tmp_path):
 def test_an_equal_outcome_is_of_the_same_function_task_and_seed(tmp_path):
     with open_store(tmp_path) as store:
         assert store.equal_outcome('f', 0) is None
-        store.save_outcome(SGD, 0, GOOD, fingerprint='f')
-        store.save_outcome(MOMENTUM, 0, BETTER, fingerprint=None)
+        save(store, SGD, 0, GOOD, fingerprint='f')
+        save(store, MOMENTUM, 0, BETTER, fingerprint=None)
         assert store.equal_outcome('f', 0) == (SGD, GOOD)
         assert store.equal_outcome('f', 1) is None and store.equal_outcome('g', 0) is None
-    with open_store(tmp_path, task='another') as store:
-        assert store.equal_outcome('f', 0) is None
 
 
 def test_an_equal_outcome_is_one_that_was_trained_and_never_one_that_was_taken_over(tmp_path):
     adam = UpdateRule.parse('adam')
     with open_store(tmp_path) as store:
-        store.save_outcome(adam, 0, GOOD, origin='equal to g g x x left', fingerprint='f')
+        save(store, adam, 0, GOOD._replace(origin='equal to g g x x left'), fingerprint='f')
         assert store.equal_outcome('f', 0) is None
-        store.save_outcome(SGD, 0, GOOD, origin='rejected: is dull', fingerprint='f')
-        assert store.equal_outcome('f', 0) == (SGD, GOOD)
-        store.save_outcome(MOMENTUM, 0, BETTER, fingerprint='f')
+        rejected = GOOD._replace(origin='rejected: is dull')
+        save(store, SGD, 0, rejected, fingerprint='f')
+        assert store.equal_outcome('f', 0) == (SGD, rejected)
+        save(store, MOMENTUM, 0, BETTER, fingerprint='f')
         assert store.equal_outcome('f', 0) == (MOMENTUM, BETTER)
         assert store.trained(0) == 1
 
@@ -228,18 +262,18 @@ def test_children_and_checkpoint_are_written_together_or_not_at_all(filled, tabl
 
 
 def test_the_same_identity_is_let_in_again(tmp_path):
-    for identity in (IDENTITY, {**IDENTITY, 'Child.learning_rates': [0.1, 1.0]}, dict(reversed(IDENTITY.items()))):
+    for identity in (IDENTITY, {**IDENTITY, 'Own.learning_rates': [0.1, 1.0]}, dict(reversed(IDENTITY.items()))):
         Store(tmp_path, identity, TASK).close()
 
 
 def test_another_identity_is_refused_with_every_difference(filled):
-    other = {'Child.epochs': 6, 'Child.learning_rates': (0.1, 2.0), 'nos_tf': '1', 'Child.seed': 3}
+    other = {'Own.epochs': 6, 'Own.learning_rates': (0.1, 2.0), 'nos_tf': '1', 'Own.seed': 3}
     with pytest.raises(RunError) as error:
         Store(filled, other, TASK)
     message = one_line(error)
-    assert 'Child.epochs is 5 there and 6 here' in message
-    assert 'Child.learning_rates is [0.1, 1.0] there and [0.1, 2.0] here' in message
-    assert 'Child.seed is not set there and 3 here' in message
+    assert 'Own.epochs is 5 there and 6 here' in message
+    assert 'Own.learning_rates is [0.1, 1.0] there and [0.1, 2.0] here' in message
+    assert 'Own.seed is not set there and 3 here' in message
     assert 'nos_tf' not in message.replace(str(filled), '')
     assert str(filled) in message and '--run_dir' in message
     with open_store(filled) as store:  # nothing was changed, nothing is held
@@ -248,7 +282,7 @@ def test_another_identity_is_refused_with_every_difference(filled):
 
 def test_many_and_long_differences_are_shortened(tmp_path):
     with contextlib.closing(Store(tmp_path, {f'key_{i:02}': 'x' * 500 for i in range(40)}, TASK)) as store:
-        store.save_outcome(SGD, 0, GOOD)
+        save(store, SGD, 0, GOOD)
     with pytest.raises(RunError) as error:
         Store(tmp_path, {f'key_{i:02}': 'y' * 500 for i in range(40)}, TASK)
     message = one_line(error)
@@ -258,11 +292,15 @@ def test_many_and_long_differences_are_shortened(tmp_path):
     assert 'xxx...' in message and 'yyy...' in message
 
 
-def test_a_store_of_another_version_is_refused(filled):
-    with contextlib.closing(sqlite3.connect(filled / FILE_NAME)) as db, db:
-        db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
+@pytest.mark.parametrize(
+    ('version', 'said'),
+    [(SEARCH.version + 1, 'was written by a later nos_tf: version 7, and this reads 6'), (4, 'another version: 4')],
+)
+def test_a_store_of_another_version_is_refused(filled, version, said):
+    with contextlib.closing(sqlite3.connect(filled / FILE_NAME)) as db:
+        db.execute(f'PRAGMA user_version = {version}')
     for attempt in (lambda: Store(filled, IDENTITY, TASK), lambda: read_results(filled)):
-        with pytest.raises(RunError, match='another.* version: schema is 1 there and 5 here') as error:
+        with pytest.raises(RunError, match=said) as error:
             attempt()
         assert str(filled) in one_line(error)
 
@@ -274,7 +312,7 @@ def test_a_directory_is_held_by_one_store_at_a_time(tmp_path):
     with open_store(tmp_path) as store:
         with pytest.raises(RunError, match='another process is running'):
             Store(tmp_path, IDENTITY, TASK)
-        store.save_outcome(SGD, 0, GOOD)
+        save(store, SGD, 0, GOOD)
     with open_store(tmp_path) as store:
         assert store.outcome(SGD, 0) == GOOD
 
@@ -340,7 +378,7 @@ def test_a_file_of_no_length_is_a_new_store(tmp_path):
         read_results(tmp_path)
     one_line(error)
     with open_store(tmp_path) as store:
-        store.save_outcome(SGD, 0, GOOD)
+        save(store, SGD, 0, GOOD)
     assert read_results(tmp_path) == []
 
 
@@ -350,14 +388,14 @@ def test_a_file_that_another_program_has_locked(filled):
         with open_store(filled) as store:
             other.execute('BEGIN EXCLUSIVE')
             for write in (
-                lambda: store.save_outcome(SGD, 1, GOOD),
+                lambda: save(store, SGD, 1, GOOD),
                 lambda: store.save_batch([StoredChild(2, 2, SGD, -4.0)], 0, Checkpoint(3, 30.0, {})),
             ):
                 with pytest.raises(RunError) as error:
                     write()
                 assert 'locked by another program' in one_line(error)
             other.execute('ROLLBACK')
-            store.save_outcome(SGD, 1, BETTER)
+            save(store, SGD, 1, BETTER)
             assert store.count() == 3 and store.outcome(SGD, 1) == BETTER
         other.execute('PRAGMA locking_mode = EXCLUSIVE')
         other.execute('CREATE TABLE theirs (x)')
@@ -387,7 +425,7 @@ def test_a_file_that_must_not_be_written(filled):
     with open_store(filled) as store:
         store._db.execute('PRAGMA query_only = ON')
         with pytest.raises(RunError) as error:
-            store.save_outcome(SGD, 1, GOOD)
+            save(store, SGD, 1, GOOD)
         assert 'permissions' in one_line(error)
 
 
@@ -421,7 +459,7 @@ def test_a_database_that_is_a_directory(tmp_path):
 def test_a_mistake_in_the_program_is_not_blamed_on_the_file(tmp_path):
     with open_store(tmp_path) as store:
         with pytest.raises(sqlite3.IntegrityError, match='NOT NULL'):
-            store.save_outcome(SGD, 0, GOOD._replace(reward=float('nan')))
+            save(store, SGD, 0, GOOD._replace(reward=float('nan')))
         assert store.outcome(SGD, 0) is None
     with pytest.raises(sqlite3.ProgrammingError):
         store.count()
@@ -440,7 +478,7 @@ def test_reading_what_is_not_there(tmp_path):
 def test_reading_while_a_search_writes(tmp_path):
     with open_store(tmp_path) as store:
         assert read_results(tmp_path) == []
-        store.save_outcome(SGD, 0, GOOD)
+        save(store, SGD, 0, GOOD)
         store.save_batch([StoredChild(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
         assert read_results(tmp_path) == store.results() and store.count() == 1
         with store._transaction():
@@ -451,6 +489,6 @@ def test_reading_while_a_search_writes(tmp_path):
 def test_a_path_that_a_uri_must_quote(tmp_path):
     run_dir = tmp_path / 'what? 50% & #1'
     with open_store(run_dir) as store:
-        store.save_outcome(SGD, 0, GOOD)
+        save(store, SGD, 0, GOOD)
         store.save_batch([StoredChild(0, 0, SGD, -1.0)], 0, Checkpoint(1, 1.0, {}))
     assert len(read_results(run_dir)) == 1

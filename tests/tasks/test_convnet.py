@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nos_tf.tasks.convnet import Batch, ConvNet
-from nos_tf.tasks.layers import patch_moments
+from nos_tf.tasks.convnet import ConvNet
 from tests.tasks.keras_twin import flat, keras_model, set_statistics, set_weights, statistics_of
 
 SHAPE, CLASSES, BATCH = (6, 5, 2), 4, 7
@@ -17,10 +16,6 @@ def twin(weights):
     model = keras_model(NETWORK, SHAPE, CLASSES)
     set_weights(model, weights)
     return model
-
-
-def batch_of(images, labels):
-    return Batch(images, labels, patch_moments(images))
 
 
 @pytest.fixture(scope='module')
@@ -46,43 +41,23 @@ def test_logits_are_those_of_keras(data):
     np.testing.assert_allclose(logits, model(images, training=False), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('images_a_chunk', [BATCH, 2, 1])
-def test_loss_and_gradient_are_those_of_keras(data, images_a_chunk, monkeypatch):
-    monkeypatch.setattr('nos_tf.tasks.convnet.CHUNK_BYTES', 4 * 6 * 5 * 3 * images_a_chunk)
+def test_loss_and_gradient_are_those_of_keras(data):
     weights, statistics, images, labels = map(tf.constant, data)
     model = twin(data[0])
     with tf.GradientTape() as tape:
         keras_loss = loss_of(model(images, training=True), labels)
     expected = flat(tape.gradient(keras_loss, [variable.value for variable in model.trainable_variables]))
 
-    loss, gradient, _ = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
+    loss, gradient, _ = NETWORK.gradient(weights, statistics, images, labels, CLASSES)
     np.testing.assert_allclose(loss, keras_loss, rtol=1e-5)
     assert np.abs(expected).min() < 1e-2 < 0.1 < np.abs(expected).max()
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_batch_in_chunks_gives_what_it_gives_whole(data, monkeypatch):
-    weights, statistics, images, labels = map(tf.constant, data)
-    whole = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
-    monkeypatch.setattr('nos_tf.tasks.convnet.CHUNK_BYTES', 4 * 6 * 5 * 3 * 2)
-    chunked = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
-    for one, other in zip(whole, chunked, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
-        assert np.ndim(one) == 0 or not np.array_equal(one, other)  # it did go another way
-
-
-@pytest.mark.parametrize(
-    ('size', 'side', 'filters', 'chunks'), [(100, 32, 32, 5), (100, 8, 8, 1), (7, 256, 32, 7), (101, 32, 32, 1)]
-)
-def test_chunks_fit_the_cache_where_the_batch_divides(size, side, filters, chunks):
-    assert ConvNet(filters)._chunks(tf.TensorShape([size, side, side, 3])) == chunks
-    assert ConvNet(filters, bfloat16=True)._chunks(tf.TensorShape([size, side, side, 3])) == 1
-
-
 def test_bfloat16_gives_about_the_same_gradient(data):
     weights, statistics, images, labels = map(tf.constant, data)
-    exact = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES)
-    rough = ConvNet(3, bfloat16=True).gradient(weights, statistics, batch_of(images, labels), CLASSES)
+    exact = NETWORK.gradient(weights, statistics, images, labels, CLASSES)
+    rough = ConvNet(3, bfloat16=True).gradient(weights, statistics, images, labels, CLASSES)
     assert rough.gradient.dtype == rough.loss.dtype == tf.float32
     assert np.corrcoef(exact.gradient, rough.gradient)[0, 1] > 0.99
     assert float(rough.loss) == pytest.approx(float(exact.loss), rel=0.05)
@@ -99,7 +74,7 @@ def test_running_statistics_are_those_of_keras_but_for_the_unbiased_variance(dat
     model = twin(data[0])
     set_statistics(model, data[1])
     for _ in range(3):
-        statistics = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES).statistics
+        statistics = NETWORK.gradient(weights, statistics, images, labels, CLASSES).state
         model(images, training=True)
     ours, theirs = statistics.numpy(), statistics_of(model)
     np.testing.assert_allclose(ours[:, 0], theirs[:, 0], rtol=1e-4, atol=1e-5)
@@ -119,8 +94,8 @@ def test_statistics_by_hand():
     kernel[1, 1] = 1.0  # the identity
     weights = tf.concat([kernel.ravel(), [1.0, 0.0], kernel.ravel(), [1.0, 0.0], tf.zeros(3)], 0)
     images = tf.reshape(tf.constant([1.0, 5.0, 3.0, 3.0]), [2, 1, 2, 1])  # mean 3, squares 4 + 4 over 3
-    batch = batch_of(images, tf.zeros([2], tf.int32))
-    _, _, statistics = network.gradient(weights, network.initial_statistics(), batch, 1)
+    labels = tf.zeros([2], tf.int32)
+    _, _, statistics = network.gradient(weights, network.initial_statistics(), images, labels, 1)
     np.testing.assert_allclose(statistics[0, :, 0], [0.25 * 3, 0.75 + 0.25 * 8 / 3], rtol=1e-6)
 
 
@@ -130,10 +105,10 @@ def test_an_image_is_classified_alone_in_inference_and_in_company_in_training(da
     part = NETWORK.logits(weights, statistics, images[:3], CLASSES)
     np.testing.assert_allclose(whole[:3], part, atol=1e-4)
     of_each = [
-        NETWORK.gradient(weights, statistics, batch_of(images[i:j], labels[i:j]), CLASSES).loss * (j - i)
+        NETWORK.gradient(weights, statistics, images[i:j], labels[i:j], CLASSES).loss * (j - i)
         for i, j in ((0, 3), (3, BATCH))
     ]
-    together = NETWORK.gradient(weights, statistics, batch_of(images, labels), CLASSES).loss * BATCH
+    together = NETWORK.gradient(weights, statistics, images, labels, CLASSES).loss * BATCH
     assert abs(together - sum(of_each)) > 0.02
 
 
@@ -146,14 +121,14 @@ def test_number_of_weights_of_the_paper():
     assert shapes['dense'] == (10, 32 * 32 * 32)
     count = sum(int(np.prod(shape)) for shape in shapes.values())
     assert count == (3 * 3 * 3 * 32 + 2 * 32) + (3 * 3 * 32 * 32 + 2 * 32) + (32 * 32 * 32 * 10 + 10) == 337_898
-    assert network.initial_weights((32, 32, 3), 10, tf.constant(0)).shape == [count]
+    assert network.initial_weights((32, 32, 3), 10, 0).shape == [count]
     assert network.initial_statistics().shape == [2, 2, 32]
 
 
 def test_initial_weights_are_of_the_scale_of_glorot():
     network = ConvNet(filters=16)
     shapes = network.shapes((8, 8, 3), 10)
-    weights = network.initial_weights((8, 8, 3), 10, tf.constant(0)).numpy()
+    weights = network.initial_weights((8, 8, 3), 10, 0).numpy()
     parts = dict(zip(shapes, np.split(weights, np.cumsum([np.prod(s) for s in shapes.values()])[:-1]), strict=True))
     limits = {
         'kernel_1': np.sqrt(6 / (9 * 3 + 9 * 16)),
@@ -177,7 +152,7 @@ def test_initial_weights_are_of_the_scale_of_glorot():
 
 
 def test_initial_weights_are_a_function_of_the_seed():
-    first, again, other = (NETWORK.initial_weights(SHAPE, CLASSES, tf.constant(seed)).numpy() for seed in (3, 3, 4))
+    first, again, other = (NETWORK.initial_weights(SHAPE, CLASSES, seed).numpy() for seed in (3, 3, 4))
     traced = tf.function(lambda seed: NETWORK.initial_weights(SHAPE, CLASSES, seed), autograph=False)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(first, traced(tf.constant(3)))
@@ -209,11 +184,10 @@ def test_its_keras_model_computes_the_same(data):
     with tf.GradientTape() as tape:
         loss = loss_of(model(images, training=True), labels)
     gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
-    batch = batch_of(tf.constant(images), tf.constant(labels))
-    ours = NETWORK.gradient(tf.constant(weights), tf.constant(statistics), batch, CLASSES)
+    ours = NETWORK.gradient(*map(tf.constant, data), CLASSES)
     np.testing.assert_allclose(loss, ours.loss, rtol=1e-5)
     np.testing.assert_allclose(flat(gradients), ours.gradient, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(statistics_of(model), ours.statistics, rtol=1e-4)
+    np.testing.assert_allclose(statistics_of(model), ours.state, rtol=1e-4)
 
 
 def test_its_keras_model_begins_where_the_seed_says_and_may_compute_in_bfloat16():

@@ -1,29 +1,30 @@
-"""The race itself, among networks that are two numbers: which rates go on, how far each is trained."""
+"""The race itself, among models that are two numbers: which rates go on, how far each is trained."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from nos_tf.optimizers.interpreter import State
-from nos_tf.tasks.race import race
+from nos_tf.tasks.race import Progress, pick, race
 
 RATES = [1.0, 2.0, 3.0, 4.0]
 
 
 def run(losses, rungs, last_step=8, rates=RATES):
-    """Networks count their steps in their weights; a rate has the same loss at every rung, and its rate as accuracy."""
+    """Models count their steps in their weights; a rate has the same loss at every rung, and its rate as measure."""
     table = tf.constant(losses, tf.float32)
-    start = State(tf.zeros(1), (tf.zeros(1),), tf.constant(0)), tf.zeros(1)
+    start = Progress(State(tf.zeros(1), (tf.zeros(1),), tf.constant(0)), tf.zeros(1))
 
-    def train(network, rate, step):
-        state, statistics = network
+    def train(model, rate, step):
+        state = model.optimizer
         weights = state.weights + tf.cast(step - state.step, tf.float32)
-        return (State(weights, state.slots, step), statistics + rate), table[tf.cast(rate, tf.int32) - 1]
+        trained = Progress(State(weights, state.slots, step), model.state + rate)
+        return trained, table[tf.cast(rate, tf.int32) - 1]
 
-    networks, sweep = race(
-        start, tf.constant(rates), train, lambda network: network[1][0] / 10, rungs=rungs, last_step=last_step
+    models, sweep = race(
+        start, tf.constant(rates), train, lambda model: model.state[0] / 10, rungs=rungs, last_step=last_step
     )
-    return networks[0].weights[:, 0].numpy().tolist(), sweep.numpy().tolist()
+    return models.optimizer.weights[:, 0].numpy().tolist(), sweep.numpy().tolist()
 
 
 def test_without_rungs_every_rate_runs_to_the_end():
@@ -35,7 +36,7 @@ def test_without_rungs_every_rate_runs_to_the_end():
 def test_rungs_stop_the_largest_losses_where_they_are():
     steps, sweep = run([4, 1, 3, 2], ((2, 3), (5, 1)))
     assert steps == [2, 8, 5, 5]
-    assert sweep == pytest.approx([-1, 0.6, -1, -1])  # three stages, a rate's worth each
+    assert sweep == pytest.approx([-np.inf, 0.6, -np.inf, -np.inf])  # three stages, a rate's worth each
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
@@ -51,3 +52,29 @@ def test_of_equal_losses_the_smaller_rates_go_on():
 
 def test_one_rate_races_alone():
     assert run([1], (), rates=[1.0])[0] == [8]
+
+
+def test_measures_may_be_of_any_sign_and_those_that_are_given_up_are_below_all():
+    start = Progress(State(tf.zeros(1), (), tf.constant(0)), ())
+    _, sweep = race(
+        start,
+        tf.constant(RATES),
+        lambda model, rate, step: (Progress(State(model.optimizer.weights - rate, (), step), ()), rate),
+        lambda model: 100 * model.optimizer.weights[0],
+        rungs=((2, 2),),
+        last_step=8,
+    )
+    assert sweep.numpy().tolist() == [-200, -400, -np.inf, -np.inf]
+
+
+def test_a_state_may_have_any_structure_and_one_is_picked_whole():
+    start = Progress(State(tf.zeros(2), (), tf.constant(0)), {'a': (tf.zeros(3), tf.constant(0))})
+
+    def train(model, rate, step):
+        vector, count = model.state['a']
+        return Progress(model.optimizer._replace(step=step), {'a': (vector + rate, count + step)}), rate
+
+    models, _ = race(start, tf.constant(RATES), train, lambda model: model.state['a'][0][0], rungs=(), last_step=3)
+    model = pick(models, tf.constant(2))
+    vector, count = model.state['a']
+    assert (vector.numpy().tolist(), count, model.optimizer.step) == ([3.0] * 3, 3, 3)

@@ -1,9 +1,11 @@
 """A recipe knows what it cannot be, and what a curve depends on."""
 
 import dataclasses
+from typing import Annotated
 
 import pytest
 
+from nos_tf.config import Incidental
 from nos_tf.tasks.recipe import Curve, Trained
 from tests.tasks.linear import RECIPE, Linear
 
@@ -32,7 +34,9 @@ def test_what_does_not_fit_is_named(change, said):
 def test_the_identity_knows_all_but_the_length():
     assert RECIPE.identity() == dataclasses.replace(RECIPE, epochs=9).identity()
     assert RECIPE.identity() != dataclasses.replace(RECIPE, weight_decay=0.0).identity()
-    assert RECIPE.identity()['Recipe.network'] == {'kind': 'Linear'}
+    assert RECIPE.identity()['Recipe.network'] == '@Linear()'
+    assert RECIPE.identity()['Digits.noise'] == 0.1
+    assert RECIPE.identity()['images'] == RECIPE.images.load().fingerprint()
 
 
 def test_until_an_epoch_nothing_of_later_is_known():
@@ -46,7 +50,7 @@ def test_until_an_epoch_nothing_of_later_is_known():
 class Elsewhere:
     """The images of RECIPE, in files somewhere."""
 
-    directory: str
+    directory: Annotated[str, Incidental]
 
     def load(self):
         return RECIPE.images.load()
@@ -54,4 +58,5 @@ class Elsewhere:
 
 def test_where_the_images_lie_is_no_part_of_what_they_are():
     here, there = (dataclasses.replace(RECIPE, images=Elsewhere(place)).identity() for place in ('here', 'there'))
-    assert here == there and here['Recipe.images'] == {'kind': 'Elsewhere'}
+    assert here == there and here['Recipe.images'] == '@Elsewhere()'
+    assert not any(name.startswith('Elsewhere') for name in here)

@@ -12,20 +12,26 @@ import tensorflow as tf
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.optimizers import interpreter
-from nos_tf.tasks.child import _Run
+from nos_tf.tasks.child import TRAINED, ChildSetup, _Run
 from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.race import Progress
 from tests.tasks.keras_twin import flat, keras_model, set_statistics, set_weights, statistics_of
-from tests.tasks.small import CHILD
+from tests.tasks.small import CHILD, TASK
 
 VALIDATION = 500
 
 parse = UpdateRule.parse
 
 
+def trainer_of(child=CHILD, task=TASK, iterations=1):
+    return ChildSetup(child, task, Vocabulary(iterations)).trainer()
+
+
 @pytest.fixture(scope='module')
 def trainer():
-    return CHILD.trainer(1)
+    return trainer_of()
 
 
 def result(outcome):
@@ -40,15 +46,15 @@ class Oracle:
     """Sections 4.1 and 4.2 for two rules, in the plainest way: a Keras model, NumPy updates, a loop in Python."""
 
     def __init__(self, trainer):
-        self.order = trainer._order(tf.constant(CHILD.seed)).numpy()
-        self.weights = CHILD.network.initial_weights((8, 8, 1), 10, tf.constant(CHILD.seed)).numpy()
-        self.images = CHILD.images.load()
-        self.model = keras_model(CHILD.network, (8, 8, 1), 10)
+        self.order = trainer.task.batches(tf.constant(CHILD.seed), TASK.epochs).numpy()
+        self.weights = TASK.network.initial_weights((8, 8, 1), 10, CHILD.seed).numpy()
+        self.images = TASK.images.load()
+        self.model = keras_model(TASK.network, (8, 8, 1), 10)
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def start(self):
         set_weights(self.model, self.weights)
-        set_statistics(self.model, CHILD.network.initial_statistics())
+        set_statistics(self.model, TASK.network.initial_statistics())
 
     def train(self, rule, rate, steps):
         """The losses of the steps."""
@@ -90,11 +96,9 @@ def steps(trainer, oracle):
 
     @tf.function(autograph=False)
     def train(weights, token_ids, rate, last_step):
-        start = interpreter.initial_state(weights), CHILD.network.initial_statistics()
-        network, _ = trainer._steps(
-            *start, _Run(trainer.data.train, token_ids, rate, seed, trainer._order(seed)), last_step
-        )
-        return network
+        start = Progress(interpreter.initial_state(weights), TASK.network.initial_statistics())
+        run = _Run(trainer.data, trainer.task.batches(seed, TASK.epochs), token_ids, rate, seed)
+        return trainer._steps(start, run, last_step)[0]
 
     def call(rule, rate, last_step, weights=oracle.weights):
         ids = tf.constant(parse(rule).token_ids)
@@ -131,26 +135,6 @@ def test_sweep_winner_and_reward_are_those_of_the_procedure_in_keras(oracle, tra
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_order_holds_every_example_once_an_epoch_and_shuffles_each_anew(trainer):
-    order = trainer._order(tf.constant(0)).numpy().reshape(3, 200)
-    assert all(sorted(epoch) == list(range(200)) for epoch in order)
-    assert not np.array_equal(order[0], order[1])
-    assert not np.array_equal(order[0], np.arange(200))
-    assert not np.array_equal(order, trainer._order(tf.constant(1)).numpy().reshape(3, 200))
-
-
-def test_accuracy_counts_a_last_batch_that_is_not_full():
-    """500 are not 7 * 64: the share must be of 500, and of each of them once."""
-    trainer = dataclasses.replace(CHILD, batch_size=64, train_examples=128).trainer(1)
-    weights = CHILD.network.initial_weights((8, 8, 1), 10, tf.constant(3))
-    statistics = CHILD.network.initial_statistics()
-    validation = CHILD.images.load().validation
-    logits = CHILD.network.logits(weights, statistics, validation.images, 10)
-    right = np.sum(np.argmax(logits, axis=1) == validation.labels)
-    assert 0 < right < VALIDATION
-    assert float(trainer._accuracy(weights, statistics, trainer.data)) == np.float32(right / VALIDATION)
-
-
 # The same bits
 
 
@@ -160,7 +144,7 @@ def test_one_trace_for_all_rules_and_the_same_bits_whatever_comes_between(traine
     second = [result(trainer.train(rule)) for rule in reversed(rules)]
     assert first == second[::-1]
     assert len(set(first)) == len(rules)
-    assert trainer._outcome.experimental_get_tracing_count() == 1
+    assert trainer.traces == 1
 
 
 @pytest.mark.parametrize(
@@ -181,7 +165,7 @@ def test_spellings_of_one_program_earn_the_same_bits(trainer, spelling, other):
 
 
 def test_the_depth_of_the_graph_changes_nothing(trainer):
-    deeper = CHILD.trainer(2)
+    deeper = trainer_of(iterations=2)
     for text in ('m', 'drop(g, 0.5)', 'g + noise', 'adam * exp(m)', 'exp(g) - exp(m)'):
         assert result(deeper.train(parse(text))) == result(trainer.train(parse(text)))
     powersign = deeper.train(parse('powersign'))
@@ -191,17 +175,17 @@ def test_the_depth_of_the_graph_changes_nothing(trainer):
 
 
 def test_continuing_the_sweep_gives_the_bits_of_starting_anew(trainer):
-    anew = dataclasses.replace(CHILD, continue_sweep=False).trainer(1)
+    anew = trainer_of(dataclasses.replace(CHILD, continue_sweep=False))
     for text in ('g', 'adam', 'drop(m, 0.5)', 'g + noise', 'adam + noise', 'v / gamma'):
         assert result(anew.train(parse(text))) == result(trainer.train(parse(text)))
 
 
-def test_another_seed_is_another_training_and_the_default_is_that_of_the_task(trainer):
+def test_another_seed_is_another_training_and_the_default_is_that_of_the_procedure(trainer):
     rule = parse('sgd')
-    task, same, other = (result(trainer.train(rule, seed)) for seed in (None, CHILD.seed, 1))
-    assert task == same != other
-    assert result(dataclasses.replace(CHILD, seed=1).trainer(1).train(rule)) == other
-    assert trainer._outcome.experimental_get_tracing_count() == 1
+    default, same, other = (result(trainer.train(rule, seed)) for seed in (None, CHILD.seed, 1))
+    assert default == same != other
+    assert result(trainer_of(dataclasses.replace(CHILD, seed=1)).train(rule)) == other
+    assert trainer.traces == 1
 
 
 # The sweep
@@ -213,18 +197,19 @@ def test_ties_go_to_the_smaller_rate(trainer):
     assert len(set(outcome.sweep)) == 1
     assert outcome.learning_rate == min(CHILD.learning_rates)
     assert outcome.seconds > 0
+    assert outcome.origin == TRAINED
 
 
 def test_the_winner_goes_on_from_its_own_weights_in_a_tie(monkeypatch):
     """The rule 1 takes a weight from 0 to −0.04 or −0.16 in the sweep, and by 8 steps of 0.01 on to −0.12 or −0.24."""
-    trainer = dataclasses.replace(CHILD, learning_rates=(0.01, 0.04)).trainer(1)
-    monkeypatch.setattr(trainer, '_accuracy', lambda weights, *_: tf.floor(-weights[-1] / 0.2))
+    trainer = trainer_of(dataclasses.replace(CHILD, learning_rates=(0.01, 0.04)))
+    monkeypatch.setattr(trainer.task, 'measure', lambda data, weights, *_: tf.floor(-weights[-1] / 0.2))
     assert result(trainer.train(parse('1'))) == (0.0, 0.01, (0.0, 0.0))
 
 
 def test_the_sweep_runs_its_own_number_of_epochs(oracle):
-    child = dataclasses.replace(CHILD, learning_rates=(0.1,), sweep_epochs=2, epochs=2)
-    outcome = child.trainer(1).train(parse('sgd'))
+    child = dataclasses.replace(CHILD, learning_rates=(0.1,), sweep_epochs=2)
+    outcome = trainer_of(child, dataclasses.replace(TASK, epochs=2)).train(parse('sgd'))
     oracle.train('sgd', 0.1, 8)
     assert outcome.sweep == (outcome.reward,)
     assert outcome.reward == pytest.approx(oracle.accuracy(), abs=2.1 / VALIDATION)
@@ -237,19 +222,19 @@ DIVERGING = dataclasses.replace(CHILD, learning_rates=(1e30, 1e32))
 
 @pytest.fixture(scope='module')
 def diverging():
-    return DIVERGING.trainer(1)
+    return trainer_of(DIVERGING)
 
 
 def test_a_rule_that_diverges_earns_what_nan_weights_earn_at_the_smaller_rate(diverging):
     outcome = diverging.train(parse('sgd'))
-    share_of_class_0 = float(np.float32(np.mean(CHILD.images.load().validation.labels == 0)))
+    share_of_class_0 = float(np.float32(np.mean(TASK.images.load().validation.labels == 0)))
     assert 0 < share_of_class_0 != 0.1
     assert result(outcome) == (share_of_class_0, 1e30, (share_of_class_0, share_of_class_0))
 
 
 def patient_trainer(child, monkeypatch):
     """A trainer that goes on to the end whatever becomes of the weights; traced while it cannot see a NaN."""
-    patient = child.trainer(1)
+    patient = trainer_of(child)
     with monkeypatch.context() as patch:
         patch.setattr(tf.math, 'is_nan', lambda x: tf.zeros_like(x, tf.bool))
         patient.train(parse('g - g'))
@@ -264,9 +249,9 @@ def test_stopping_early_earns_what_running_to_the_end_earns(diverging, monkeypat
 
 def test_a_rate_that_diverges_early_loses_to_one_that_learns(monkeypatch):
     child = dataclasses.replace(CHILD, learning_rates=(0.1, 1e30), continue_sweep=False)
-    outcome = child.trainer(1).train(parse('sgd'))
+    outcome = trainer_of(child).train(parse('sgd'))
     assert outcome.learning_rate == 0.1
-    assert outcome.sweep[0] > outcome.sweep[1] == np.float32(np.mean(CHILD.images.load().validation.labels == 0))
+    assert outcome.sweep[0] > outcome.sweep[1] == np.float32(np.mean(TASK.images.load().validation.labels == 0))
     assert result(patient_trainer(child, monkeypatch).train(parse('sgd'))) == result(outcome)
 
 
@@ -296,10 +281,10 @@ RACE = dataclasses.replace(CHILD, learning_rates=RATES, rungs=((0.25, 3), (0.5, 
 
 
 def test_a_race_gives_up_rates_and_gives_the_winner_the_bits_of_a_sweep_of_its_own():
-    outcome = RACE.trainer(1).train(parse('sgd'))
+    outcome = trainer_of(RACE).train(parse('sgd'))
     assert sum(accuracy is not None for accuracy in outcome.sweep) == 1
     assert outcome.learning_rate in (0.01, 0.1)
-    alone = dataclasses.replace(CHILD, learning_rates=(outcome.learning_rate,)).trainer(1).train(parse('sgd'))
+    alone = trainer_of(dataclasses.replace(CHILD, learning_rates=(outcome.learning_rate,))).train(parse('sgd'))
     assert (outcome.reward, outcome.learning_rate) == alone[:2]
     assert [accuracy for accuracy in outcome.sweep if accuracy is not None] == list(alone.sweep)
 
@@ -307,21 +292,21 @@ def test_a_race_gives_up_rates_and_gives_the_winner_the_bits_of_a_sweep_of_its_o
 @pytest.mark.parametrize('rule', ['sgd', 'drop(m, 0.5) + noise'])
 def test_a_race_continued_gives_the_bits_of_starting_anew(rule):
     anew = dataclasses.replace(RACE, continue_sweep=False)
-    assert result(RACE.trainer(1).train(parse(rule))) == result(anew.trainer(1).train(parse(rule)))
+    assert result(trainer_of(RACE).train(parse(rule))) == result(trainer_of(anew).train(parse(rule)))
 
 
 def test_a_race_drops_the_rates_of_the_largest_loss_and_those_that_diverge():
     child = dataclasses.replace(CHILD, learning_rates=(1e-9, 0.1, 1e30, 1e32), rungs=((0.5, 2),))
-    outcome = child.trainer(1).train(parse('sgd'))
+    outcome = trainer_of(child).train(parse('sgd'))
     assert [accuracy is None for accuracy in outcome.sweep] == [False, False, True, True]
     assert outcome.learning_rate == 0.1
-    (full,) = {dataclasses.replace(child, rungs=()).trainer(1).train(parse('sgd')).sweep}
+    (full,) = {trainer_of(dataclasses.replace(child, rungs=())).train(parse('sgd')).sweep}
     assert outcome.sweep[:2] == full[:2]
 
 
 def test_rates_that_all_diverge_leave_the_smaller_ones():
     child = dataclasses.replace(CHILD, learning_rates=(1e30, 1e31, 1e32), rungs=((0.5, 2),))
-    outcome = child.trainer(1).train(parse('sgd'))
+    outcome = trainer_of(child).train(parse('sgd'))
     assert [accuracy is None for accuracy in outcome.sweep] == [False, False, True]
     assert outcome.learning_rate == 1e30
 
@@ -330,16 +315,16 @@ def test_rates_that_all_diverge_leave_the_smaller_ones():
 
 
 def test_bfloat16_is_another_training_that_learns_as_much():
-    child = dataclasses.replace(CHILD, network=ConvNet(filters=4, bfloat16=True), epochs=6)
-    exact = dataclasses.replace(child, network=ConvNet(filters=4))
-    coarse, fine = (each.trainer(1).train(parse('momentum')) for each in (child, exact))
+    task = dataclasses.replace(TASK, network=ConvNet(filters=4, bfloat16=True), epochs=6)
+    exact = dataclasses.replace(task, network=ConvNet(filters=4))
+    coarse, fine = (trainer_of(task=each).train(parse('momentum')) for each in (task, exact))
     assert coarse.sweep != fine.sweep
     assert abs(coarse.reward - fine.reward) < 0.1
     assert coarse.reward > 0.5
 
 
 def test_too_little_memory_names_the_batch_and_the_network(monkeypatch):
-    starved = CHILD.trainer(1)
+    starved = trainer_of()
 
     def fail(*_):
         raise tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating tensor')
@@ -354,7 +339,9 @@ def test_too_little_memory_names_the_batch_and_the_network(monkeypatch):
 def test_two_hundred_rules_are_one_trace(trainer):
     space = SearchSpace(iterations=1)
     random = np.random.default_rng(0)
-    small = dataclasses.replace(CHILD, learning_rates=(0.1,), epochs=1, train_examples=50).trainer(1)
+    small = trainer_of(
+        dataclasses.replace(CHILD, learning_rates=(0.1,)), dataclasses.replace(TASK, epochs=1, train_examples=50)
+    )
     rules = {space.rule([random.integers(len(choices)) for choices in space.choices]) for _ in range(230)}
     assert len(rules) >= 200
     for rule in rules:

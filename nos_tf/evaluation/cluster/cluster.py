@@ -98,7 +98,7 @@ class Cluster(Configured):
         self._patience = Patience(self.attempts)
         self._watch = _Watch(config.workers)
 
-    def _train(self, token_ids: tf.Tensor, seed: tf.Tensor, slot: tf.Tensor, data: Any) -> _Answer:
+    def _train(self, token_ids: tf.Tensor, seed: tf.Tensor, slot: tf.Tensor, start: Any, data: Any) -> _Answer:
         """The closure: all of it is a graph that a worker runs, but for what it counts on the parameter server."""
         worker = tf.distribute.coordinator.experimental_get_current_worker_index()
         identity = _read(tf.gather([str(notes.identity_path(address)) for address in self._addresses], worker))
@@ -107,7 +107,7 @@ class Cluster(Configured):
         is_worth_it = tf.gather(self._tries, slot) <= self.attempts
         verdict = tf.where(fits, tf.where(is_worth_it, TRAINS, IS_QUARANTINED), IS_REFUSED)
         deadline = tf.gather([str(notes.deadline_path(address)) for address in self._addresses], worker)
-        train = functools.partial(self._timed, token_ids, seed, next(data), deadline)
+        train = functools.partial(self._timed, (token_ids, seed, start, next(data)), deadline)
         rates = len(self._trainer.child.learning_rates)
         values = tf.cond(
             tf.equal(verdict, TRAINS),
@@ -116,12 +116,12 @@ class Cluster(Configured):
         )
         return _Answer(verdict, worker, identity, *values)
 
-    def _timed(self, token_ids: tf.Tensor, seed: tf.Tensor, data: Any, deadline: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def _timed(self, inputs: tuple, deadline: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Trains between two notes to the worker's watchdog; returns the values of the graph, and seconds."""
         begin = tf.timestamp()
         limit = tf.strings.as_string(begin + self.child_seconds, precision=3)
         with tf.control_dependencies([tf.io.write_file(deadline, limit + notes.END)]):
-            inputs = tf.nest.map_structure(tf.identity, (token_ids, seed, data))  # nothing begins before the note
+            inputs = tf.nest.map_structure(tf.identity, inputs)  # nothing begins before the note
         values = self._trainer.graph(*inputs)
         with tf.control_dependencies([tf.identity(value) for value in values]):  # of a call, an edge would not wait
             seconds = tf.timestamp() - begin
@@ -139,7 +139,8 @@ class Cluster(Configured):
 
     def _send(self, job: Job) -> None:
         values = [self._trainer.vocabulary.ids_of(job.program), job.seed, self._slots[job]]
-        arguments = (*(tf.constant(value, tf.int32) for value in values), self._data)
+        tensors = (tf.constant(value, tf.int32) for value in values)
+        arguments = (*tensors, self._trainer.start(job.seed), self._data)
         while True:
             try:
                 remote = self._coordinator.schedule(self._closure, args=arguments)

@@ -1,4 +1,4 @@
-"""A chief for tests/search/test_cluster.py: `local_cluster.py ... -- cluster_run.py OUT KEY=VALUE ...`.
+"""A chief for test_cluster.py: `local_cluster.py ... -- cluster_run.py OUT KEY=VALUE ...`.
 
 Its children are graphs that train nothing, and misbehave where their seed says so. What became of them goes to OUT.
 """
@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / 'launch')]
+ROOT = Path(__file__).parents[3]
+sys.path[:0] = [str(ROOT), str(ROOT / 'launch')]
 
 ENDLESS, FAILS = 1000, 1001  # seeds
 
@@ -34,14 +35,17 @@ def main() -> None:
 
         def __init__(self) -> None:
             self.data = (tf.constant([1.0, 2.0]), tf.constant([3]))
-            self.classes, self.vocabulary = 10, Vocabulary(1)
+            self.chance, self.vocabulary = 0.1, Vocabulary(1)
             self.child = SimpleNamespace(learning_rates=(0.1, 1.0))
 
-        def graph(self, token_ids, seed, data):
+        def start(self, seed):
+            return tf.constant([seed], tf.float32), ()
+
+        def graph(self, token_ids, seed, start, data):
             (values, _), steps = data, tf.where(seed == ENDLESS, 2**31 - 1, 100)
             total = tf.while_loop(lambda i, _: i < steps, lambda i, x: (i + 1, x + 1e-9), (0, values[0]))[1]
             with tf.control_dependencies([tf.debugging.assert_none_equal(seed, FAILS, message='as the seed wishes')]):
-                reward = tf.cast(seed, tf.float32) / 100 + 0.0 * total
+                reward = start[0][0] / 100 + 0.0 * total
             return reward, tf.constant(1), tf.stack([reward, values[1]])
 
         def outcome(self, reward, rate, accuracies, seconds):
@@ -50,14 +54,14 @@ def main() -> None:
     def run() -> None:
         use_one_cpu_thread()
         cluster = Cluster(child_seconds=float(told.get('limit', 60)), attempts=2, start_seconds=60.0)
-        cluster.start(SimpleNamespace(trainer=lambda vocabulary: Fake()), 1)
+        cluster.start(SimpleNamespace(trainer=Fake))
         rule = UpdateRule.parse('g * exp(m)').canonical()
         jobs = [Job(rule, int(seed)) for seed in told['seeds'].split(',')]
         for job in jobs:
             cluster.submit(job)
         ended: list = []
         while found := cluster.collect():
-            ended += [(job.seed, *outcome[:3], cluster.origin(job)) for job, outcome in found]
+            ended += [(job.seed, *outcome[:3], outcome.origin) for job, outcome in found]
         Path(out).write_text(json.dumps({'ended': ended, 'status': cluster.status(), 'workers': cluster.workers}))
         cluster.close()
 

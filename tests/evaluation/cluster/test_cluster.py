@@ -14,12 +14,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import gin
 import pytest
 import tensorflow as tf
 
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import ClusterLostError, RunError
 from nos_tf.evaluation import machine
 from nos_tf.evaluation.cluster import cluster, connection, notes
@@ -27,30 +29,30 @@ from nos_tf.evaluation.cluster.cluster import Cluster
 from nos_tf.evaluation.cluster.config import ClusterConfig
 from nos_tf.evaluation.jobs import Job, Patience
 from nos_tf.store.results import read_results
-from nos_tf.store.schema import FILE_NAME
-from nos_tf.tasks.child import Child
+from nos_tf.store.schema import SEARCH
+from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
+from nos_tf.tasks.image_classification import ImageClassification
 from tests.fake_children import wait_until
 from tests.launching import run_here
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
+RUN = 'tests/evaluation/cluster/cluster_run.py'
 JOB = Job(UpdateRule.parse('g * exp(m)').canonical(), 0)
 TINY = (
     'Search.rescore_seeds = 0',
     'SearchSpace.iterations = 1',
     'Digits.train_examples = 200',
-    'Child.train_examples = 200',
-    'Child.batch_size = 50',
-    'Child.epochs = 4',
+    'ImageClassification.train_examples = 200',
+    'ImageClassification.batch_size = 50',
+    'ImageClassification.epochs = 4',
     'ConvNet.filters = 4',
 )
-CHILD = Child(
-    images=Digits(train_examples=200, noise=0.25),
-    network=ConvNet(filters=4),
-    train_examples=200,
-    batch_size=50,
-    epochs=4,
+SETUP = ChildSetup(
+    Child(),
+    ImageClassification(Digits(train_examples=200), ConvNet(filters=4), epochs=4, train_examples=200, batch_size=50),
+    Vocabulary(1),
 )
 
 
@@ -96,7 +98,7 @@ def finish(process):
 def outcomes(run_dir):
     """What is on file: program -> (reward, learning rate, sweep, seconds)."""
     try:
-        db = sqlite3.connect(f'{(run_dir / FILE_NAME).as_uri()}?mode=ro', uri=True)
+        db = sqlite3.connect(f'{(run_dir / SEARCH.file_name).as_uri()}?mode=ro', uri=True)
         with contextlib.closing(db):
             return {
                 row[0]: row[1:]
@@ -129,7 +131,7 @@ def test_whoever_is_killed_nothing_is_lost_or_doubled_and_rewards_are_those_of_o
     assert [row.id for row in rows] == list(range(60))
     filed = outcomes(run_dir)
     assert {program: filed[program] for program in kept} == kept  # seconds too: what had ended was not trained again
-    trainer = CHILD.trainer(1)
+    trainer = SETUP.trainer()
     for row in {row.program: row for row in rows}.values():
         expected = trainer.train(UpdateRule(tuple(row.program.split())))
         assert (row.reward, row.learning_rate, tuple(json.loads(row.sweep))) == expected[:3], row.program
@@ -153,7 +155,7 @@ def test_synchronously_it_is_the_search_that_one_process_makes(tmp_path):
 
 def test_a_child_that_never_ends_is_quarantined_and_the_others_go_on(tmp_path):
     seeds = '1,1000,2,3,4,5'
-    command = ('tests/search/cluster_run.py', tmp_path / 'out', f'seeds={seeds}', 'limit=2')
+    command = (RUN, tmp_path / 'out', f'seeds={seeds}', 'limit=2')
     with on_a_cluster(*command, options=('--logs', str(tmp_path / 'logs'))) as process:
         code, out = finish(process)
     assert code == 0, out
@@ -181,7 +183,7 @@ def test_a_child_that_never_ends_is_quarantined_and_the_others_go_on(tmp_path):
 )
 def test_what_cannot_be_ends_the_cluster_with_one_line(tmp_path, setting, message, monkeypatch):
     monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', '1')
-    command = ('tests/search/cluster_run.py', tmp_path / 'out', 'seeds=1,2', setting)
+    command = (RUN, tmp_path / 'out', 'seeds=1,2', setting)
     with on_a_cluster(*command, options=('--logs', str(tmp_path / 'logs'))) as process:
         code, out = finish(process)
     lines = [line for line in out.splitlines() if line.startswith('error: ')]
@@ -195,9 +197,11 @@ def test_what_cannot_be_ends_the_cluster_with_one_line(tmp_path, setting, messag
 def test_the_watchdog_and_the_clock_see_the_whole_training(tmp_path):
     """The training after the sweep too, which a control edge alone would not wait for."""
     made, note = Cluster(), tmp_path / 'deadline'
-    made._trainer = dataclasses.replace(CHILD, learning_rates=(0.1,), epochs=60).trainer(1)
-    graph = tf.function(lambda ids: made._timed(ids, tf.constant(0), made._trainer.data, str(note)), autograph=False)
-    ids = tf.constant(UpdateRule.parse('g').canonical().padded_ids(1))
+    task = dataclasses.replace(SETUP.task, epochs=60)
+    made._trainer = dataclasses.replace(SETUP, child=Child(learning_rates=(0.1,)), task=task).trainer()
+    data = made._trainer.start(0), made._trainer.data
+    graph = tf.function(lambda ids: made._timed((ids, tf.constant(0), *data), str(note)), autograph=False)
+    ids = tf.constant(SETUP.vocabulary.ids_of(UpdateRule.parse('g')))
     graph(ids)
     start = time.perf_counter()
     *_, seconds = graph(ids)
@@ -209,9 +213,9 @@ def test_the_watchdog_and_the_clock_see_the_whole_training(tmp_path):
     ('binding', 'message'),
     [
         ('Cluster.attempts = 0', 'Cluster.attempts = 0: must be a whole number, at least 1'),
-        ('Cluster.child_seconds = 0', 'Cluster.child_seconds = 0: must be a positive number of seconds'),
-        ('Cluster.child_seconds = "1h"', "Cluster.child_seconds = '1h': must be a positive number"),
-        ('Cluster.start_seconds = -1.0', 'Cluster.start_seconds = -1.0: must be a positive number'),
+        ('Cluster.child_seconds = 0', 'Cluster.child_seconds = 0: must be a number, above 0'),
+        ('Cluster.child_seconds = "1h"', "Cluster.child_seconds = '1h': must be a number, above 0"),
+        ('Cluster.start_seconds = -1.0', 'Cluster.start_seconds = -1.0: must be a number, above 0'),
         ('Cluster.allow_mixed = 1', 'Cluster.allow_mixed = 1: must be True or False'),
     ],
 )
@@ -225,8 +229,9 @@ def test_unfit_values_name_their_binding(binding, message):
 
 
 def test_mixed_workers_are_part_of_what_a_run_is():
-    assert Cluster().identity(CHILD) == CHILD.identity()
-    assert Cluster(allow_mixed=True).identity(CHILD) == {**CHILD.identity(), 'Cluster.allow_mixed': True}
+    alone = {**SETUP.identity(), **machine.identity()}
+    assert Cluster().identity(SETUP) == alone
+    assert Cluster(allow_mixed=True).identity(SETUP) == {**alone, 'Cluster.allow_mixed': True}
 
 
 @pytest.fixture
@@ -240,21 +245,21 @@ def free_ports():
 def test_a_search_without_a_cluster_says_what_is_missing(monkeypatch, free_ports):
     monkeypatch.delenv('TF_CONFIG', raising=False)
     with pytest.raises(RunError, match='TF_CONFIG is not set'):
-        Cluster().start(CHILD, 1)
+        Cluster().start(SETUP)
     worker, ps, chief = free_ports
     monkeypatch.setenv('TF_CONFIG', ClusterConfig((worker,), (ps,), chief, 'worker', 0).tf_config())
     with pytest.raises(RunError, match='task type "worker": this process is to be the chief'):
-        Cluster().start(CHILD, 1)
+        Cluster().start(SETUP)
     monkeypatch.setenv('TF_CONFIG', ClusterConfig((worker,), (ps,), chief, 'chief', 0).tf_config())
     listens = socket.create_server(('127.0.0.1', int(ps.split(':')[1])))
     with (
         listens,
         pytest.raises(RunError, match=f'no answer within 0.5 s from {worker}: is launch/server.py running there'),
     ):
-        Cluster(start_seconds=0.5).start(CHILD, 1)
+        Cluster(start_seconds=0.5).start(SETUP)
     listens = socket.create_server(('', int(chief.split(':')[1])))
     with listens, pytest.raises(RunError, match=f'{chief}: another process has this port'):
-        Cluster(start_seconds=0.5).start(CHILD, 1)
+        Cluster(start_seconds=0.5).start(SETUP)
 
 
 def test_a_refusal_says_what_differs():
@@ -281,6 +286,17 @@ def test_what_was_thrown_away_or_had_no_memory_is_sent_again_but_not_for_ever(un
     assert unconnected.sent == [JOB]
     with pytest.raises(RunError, match=r'g \* exp\(m\) could not be trained, 2 times: .*no luck; nothing is lost'):
         unconnected._outcome(JOB, error)
+
+
+@pytest.mark.parametrize('chance', [0.25, None])
+def test_a_rule_that_ends_its_workers_earns_chance_or_ends_the_search_where_a_task_has_none(unconnected, chance):
+    unconnected._trainer = SimpleNamespace(chance=chance)
+    answer = cluster._Answer(cluster.IS_QUARANTINED, 0, b'', 0.0, 0, [0.0], 0.0)
+    if chance is None:
+        with pytest.raises(RunError, match=r'the rule g \* exp\(m\) cannot be trained: its workers died 2 times, and'):
+            unconnected._outcome(JOB, answer)
+    else:
+        assert unconnected._outcome(JOB, answer)[::4] == (0.25, 'quarantined: its workers died 2 times')
 
 
 @pytest.mark.parametrize('kind', [*cluster.UNREACHABLE, *connection.BEGUN_ANEW])

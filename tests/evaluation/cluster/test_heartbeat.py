@@ -12,7 +12,7 @@ import pytest
 from nos_tf.evaluation.cluster import heartbeat
 from tests.fake_children import wait_until
 
-PATH = Path(__file__).resolve().parents[2] / 'nos_tf/search/heartbeat.py'
+PATH = Path(heartbeat.__file__)
 LIVES = 'import os, runpy, time; runpy.run_path({path!r})["start"]({watch}seconds=0.02); {then}; time.sleep(60)'
 
 

@@ -29,7 +29,7 @@ def test_numbers_are_translated_and_in_one_part_only(corpus):
         ({'below': 100}, 'there are not the 21000 numbers'),
         ({'test_examples': 0}, 'NumberWords.test_examples = 0'),
         ({'seed': 0.5}, 'NumberWords.seed = 0.5'),
-        ({'below': 10**30}, 'must be at most 1,000,000,000,000'),
+        ({'below': 10**30}, 'at most 1,000,000,000,000'),
     ],
 )
 def test_numbers_that_cannot_be(arguments, said):
@@ -79,7 +79,7 @@ def test_files_that_are_not_there_are_named(files):
         TextFiles(str(files), test='newstest').load()
     with pytest.raises(FileNotFoundError, match="TextFiles.directory = 'nowhere': no such directory"):
         TextFiles('nowhere').load()
-    with pytest.raises(ValueError, match='TextFiles.directory = None: must be text in quotes'):
+    with pytest.raises(ValueError, match='TextFiles.directory = None: must be a text'):
         TextFiles(None)
 
 

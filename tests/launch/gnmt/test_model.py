@@ -150,9 +150,9 @@ def test_gradients_in_bfloat16_are_close():
     [
         ({'layers': 1}, 'Gnmt.layers = 1: must be a whole number, at least 2'),
         ({'units': 0.5}, 'Gnmt.units = 0.5'),
-        ({'dropout': 1}, 'Gnmt.dropout = 1: must be a number from 0 to below 1'),
+        ({'dropout': 1}, 'Gnmt.dropout = 1: must be a number, at least 0 and below 1'),
         ({'initial': float('nan')}, 'Gnmt.initial = nan'),
-        ({'initial_embeddings': -1.0}, 'Gnmt.initial_embeddings = -1.0: must be a number from 0'),
+        ({'initial_embeddings': -1.0}, 'Gnmt.initial_embeddings = -1.0: must be None, or a number, at least 0'),
         ({'bfloat16': 1}, 'Gnmt.bfloat16 = 1: must be True or False'),
     ],
 )

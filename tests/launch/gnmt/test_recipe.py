@@ -70,11 +70,13 @@ def test_perplexity_does_not_overflow():
     [
         ({'bounds': (10, 10)}, r'TranslationRecipe.bounds = \(10, 10\): must be growing whole numbers'),
         ({'clip_norm': float('inf')}, 'TranslationRecipe.clip_norm = inf'),
-        ({'bounds': 7}, 'TranslationRecipe.bounds = 7'),
-        ({'clip_norm': 0}, 'TranslationRecipe.clip_norm = 0: must be a positive number'),
+        ({'bounds': 1}, 'TranslationRecipe.bounds = 1: must be whole numbers, at least 2, at least one'),
+        ({'bounds': ()}, r'TranslationRecipe.bounds = \(\): must be whole numbers, at least 2, at least one'),
+        ({'bounds': (10, 20.5)}, r'TranslationRecipe.bounds = \(10, 20.5\): must be whole numbers'),
+        ({'clip_norm': 0}, r'TranslationRecipe.clip_norm = 0: must be a number, above 0 and below 1e\+38'),
         ({'beam': Beam(61)}, 'Beam.width = 61: must be at most the 60 subwords'),
         ({'subwords': 1.5}, 'TranslationRecipe.subwords = 1.5'),
-        ({'corpus': NumberWords}, r'TranslationRecipe.corpus = .*: is no corpus; write @Name\(\), with brackets'),
+        ({'corpus': NumberWords}, r'TranslationRecipe.corpus = .*: must be a CorpusSource: write @Name\(\), with brackets'),
     ],
 )
 def test_recipes_that_cannot_be(change, said):

@@ -12,7 +12,7 @@ from gnmt import trainer as module
 from gnmt.corpora import TextFiles
 from gnmt.model import Gnmt
 from gnmt.state import State, count_atomically
-from gnmt.trainer import Course
+from gnmt.trainer import TranslationSetup
 from nos_tf.errors import RunError
 from tests.launch.gnmt.small import RECIPE, point, trained, write_files
 
@@ -22,7 +22,7 @@ ADAM = ('keras.Adam', 0.01, 0)
 @pytest.fixture
 def make(tmp_path):
     numbers = iter(range(99))
-    return lambda **change: Course(dataclasses.replace(RECIPE, **change), tmp_path / str(next(numbers))).trainer()
+    return lambda **change: TranslationSetup(dataclasses.replace(RECIPE, **change), tmp_path / str(next(numbers))).trainer()
 
 
 def without_times(trained):
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_another_model_or_vocabulary_is_refused(make, change):
     trainer = make()
     state, path = saved(trainer)
     assert state.restore(path).points == (point(2, 3.0),)
-    other = Course(dataclasses.replace(trainer.recipe, **change), trainer._run_dir).trainer()
+    other = TranslationSetup(dataclasses.replace(trainer.recipe, **change), trainer._run_dir).trainer()
     with pytest.raises(RunError, match='is a checkpoint of another model, vocabulary or text: move it away'):
         other.train(*ADAM, 2)
 

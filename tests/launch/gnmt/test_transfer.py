@@ -9,10 +9,13 @@ import pytest
 from gnmt import report
 from gnmt.places import OneAtATime
 from gnmt.recipe import Trained
+from gnmt.trainer import TranslationSetup
 from gnmt.transfer import Transfer
 from nos_tf.errors import RunError
 from nos_tf.evaluation import machine
-from nos_tf.evaluation.pool import InProcess, ProcessPool
+from nos_tf.evaluation.in_process import InProcess
+from nos_tf.evaluation.jobs import Evaluator
+from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.report import report as search_report
 from nos_tf.store.trainings import Key, Training, TrainingStore, read_trainings
 from tests.launch.gnmt.small import RECIPE, point, trained
@@ -25,13 +28,15 @@ RATES = {'keras.Adam': (0.1, 0.2), 'others': (1.0, 2.0)}
 class Pretends:
     """An evaluator: the nearer the rate is to 0.2 or 1, the better."""
 
+    workers = 1
+
     def __init__(self):
         self.jobs, self.queue, self.fails_at = [], [], None
 
-    def machine(self):
-        return machine.identity()
+    def identity(self, setup):
+        return setup.identity() | machine.identity()
 
-    def start(self, course, _):
+    def start(self, setup):
         self.started = True
 
     def submit(self, job):
@@ -45,6 +50,9 @@ class Pretends:
         off = min(abs(job.rate - 0.2), abs(job.rate - 1.0)) + job.seed / 100
         points = [point(step, 10 / step + off, step) for step in range(1, job.length + 1)]
         return [(job, trained(*points, test_bleu=20.0 + job.seed if job.length == 6 else None))]
+
+    def status(self):
+        return {}
 
     def close(self):
         pass
@@ -145,9 +153,22 @@ def test_another_machine_goes_on_where_that_is_allowed_and_the_page_says_so(tmp_
 
 def test_trainings_of_a_pool_and_of_all_threads_do_not_mix(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, 'threads', lambda: 4)
-    assert InProcess().machine()['intra_op threads'] == ProcessPool().machine()['intra_op threads'] == 1
-    assert OneAtATime().machine()['intra_op threads'] == 4
-    assert OneAtATime(on_cluster=True).machine() == {**OneAtATime().machine(), 'OneAtATime.on_cluster': True}
+    setup = TranslationSetup(RECIPE, tmp_path)
+    here, pool, alone, cluster = (
+        evaluator.identity(setup)
+        for evaluator in (InProcess(), ProcessPool(), OneAtATime(), OneAtATime(on_cluster=True))
+    )
+    assert here['intra_op threads'] == pool['intra_op threads'] == 1
+    assert alone['intra_op threads'] == 4
+    assert cluster == {**alone, 'OneAtATime.on_cluster': True}
+    assert all(identity.items() >= RECIPE.identity().items() for identity in (here, pool, alone, cluster))
+
+
+def test_one_at_a_time_is_an_evaluator_and_knows_its_values():
+    assert isinstance(OneAtATime(), Evaluator)
+    for change, said in (({'on_cluster': 1}, 'on_cluster = 1: must be True'), ({'start_seconds': 0}, 'start_seconds')):
+        with pytest.raises(ValueError, match=f'^OneAtATime.{said}'):
+            OneAtATime(**change)
 
 
 def test_a_run_that_has_gone_on_beyond_its_summary_is_not_drawn(tmp_path):
@@ -186,14 +207,15 @@ def test_a_run_that_has_gone_on_beyond_its_summary_is_not_drawn(tmp_path):
             },
             'gradient_accumulation_steps is not for OneAtATime.on_cluster = True',
         ),
-        ({'rules': 5}, 'Transfer.rules = 5: must be optimizers as text'),
+        ({'rules': 5}, 'Transfer.rules = 5: must be texts'),
         ({'learning_rates': {'others': (0.3, 0.3)}}, 'none may be there twice'),
         ({'rules': ('keras.Adams',)}, "keras.optimizers has no 'Adams'"),
         ({'candidate_steps': 7}, 'Transfer.candidate_steps = 7: a whole training has only 6'),
         ({'seeds': 0}, 'Transfer.seeds = 0: must be a whole number'),
         ({'seeds': {'keras.Adam': 2}}, "that of 'powersign' is None"),
         ({'seeds': {'keras.Adam': 2.5, 'others': 1}}, "that of 'keras.Adam' is 2.5"),
-        ({'evaluator': Pretends}, r'Transfer.evaluator = .*: write @Name\(\)'),
+        ({'evaluator': Pretends}, r'Transfer.evaluator = .*: must be an Evaluator: write @Name\(\)'),
+        ({'evaluator': 'here'}, r"Transfer.evaluator = 'here': must be an Evaluator: write @Name\(\)"),
     ],
 )
 def test_comparisons_that_cannot_be(change, said):
