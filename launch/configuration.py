@@ -157,11 +157,12 @@ def _parse(files: list[str], bindings: str, renamed: dict[str, str]) -> None:
     readers = gin.config._FILE_READERS  # gin can add readers, but asks its own before
     kept, readers[:] = readers[:], [(reader, os.path.exists)]
     try:
-        gin.parse_config_files_and_bindings(files, bindings)
+        gin.parse_config_files_and_bindings(files, bindings, finalize_config=False)
         if renamed := {**reader.renamed, **renamed}:
             output.warn('names that have moved: ' + ', '.join(f'{old} is now {new}' for old, new in renamed.items()))
             if not _is_bound('Search.task'):  # before, there was but one kind of task
                 gin.parse_config('Search.task = @ImageClassification()')
+        gin.finalize()
     except SyntaxError as error:
         name = error.filename if error.filename and error.filename != '<tokenize>' else reader.failed
         raise RunError(_misspelled(_place(name, error.lineno, error.text), error.msg)) from error

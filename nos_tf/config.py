@@ -14,6 +14,7 @@ turn old runs away: a default may not change, and what is to be otherwise needs 
 """
 
 import dataclasses
+import inspect
 import json
 import math
 import types
@@ -221,11 +222,24 @@ def _checked(binding: str, value: Any, hint: Any, or_none: str = '') -> Any:
             value = kind(*(_checked(binding, part, of_part) for part, of_part in parts))
         except (TypeError, ValueError) as unfit:
             raise error from unfit
-    elif kind is not Any and isinstance(kind, type) and (isinstance(value, type) or not isinstance(value, kind)):
+    elif kind is not Any and isinstance(kind, type) and (isinstance(value, type) or not _is_a(kind, value)):
         raise error
     if not all(limit.holds(value) for limit in limits):
         raise error
     return value
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    """Returns whether a value is of a class, or has all that a protocol names; its properties are not asked.
+
+    `isinstance` asks them in Python before 3.12, and one may load data.
+    """
+    if not getattr(kind, '_is_protocol', False):
+        return isinstance(value, kind)
+    names = {name for base in kind.__mro__[:-1] for name in (*vars(base), *base.__dict__.get('__annotations__', ()))}
+    return all(
+        inspect.getattr_static(value, name, _NOT_SET) is not _NOT_SET for name in names if not name.startswith('_')
+    )
 
 
 def _unwrapped(hint: Any) -> tuple[Any, list[Limit]]:

@@ -202,6 +202,48 @@ def test_a_class_that_inherits_or_is_not_frozen_is_checked_too():
             Longer(**arguments)
 
 
+@runtime_checkable
+class Sized(Source, Protocol):
+    """A protocol of more than methods."""
+
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Of the content."""
+
+
+@dataclass
+class Folder(Configured):
+    """Of such."""
+
+    content: Sized
+
+
+def test_what_a_protocol_names_is_looked_for_and_not_asked():
+    class Expensive:
+        """Has it all."""
+
+        def __init__(self) -> None:
+            self.name = 'x'
+
+        @property
+        def size(self) -> int:
+            """Must not be asked."""
+            raise AssertionError
+
+        def load(self) -> int:
+            """Nor this."""
+            raise AssertionError
+
+    content = Expensive()
+    assert Folder(content).content is content
+    del content.name
+    for unfit in (content, File(), Expensive):
+        with pytest.raises(ValueError, match='^Folder.content = .*: must be a Sized: write @Name'):
+            Folder(unfit)
+
+
 @pytest.mark.parametrize(
     ('binding', 'said'),
     [

@@ -167,3 +167,21 @@ def test_no_configuration_of_keras_changes_what_ours_compute(configure):
             for ours, before in zip(values, expected[what], strict=True):
                 assert ours.dtype == before.dtype, (name, what)
                 np.testing.assert_array_equal(ours, before, err_msg=f'{name}: {what}')
+
+
+def test_an_identity_has_the_threads_whether_configured_or_of_the_environment(monkeypatch):
+    monkeypatch.setattr(tf.config.threading, 'get_intra_op_parallelism_threads', lambda: 3)
+    assert machine.identity()['intra_op threads'] == 3
+    monkeypatch.setattr(tf.config.threading, 'get_intra_op_parallelism_threads', lambda: 0)
+    monkeypatch.setenv('TF_NUM_INTRAOP_THREADS', '1')
+    assert machine.identity()['intra_op threads'] == 1
+    monkeypatch.delenv('TF_NUM_INTRAOP_THREADS')
+    assert machine.identity()['intra_op threads'] == os.cpu_count()
+
+
+def test_an_identity_has_the_versions_and_the_kind_of_processor(monkeypatch):
+    before = machine.identity()
+    assert (before['tensorflow'], before['keras']) == (tf.__version__, keras.__version__)
+    assert before['nos_tf'] and before['numpy'] == np.__version__
+    monkeypatch.setattr(machine, 'processor', lambda: 'another')
+    assert {name for name, value in machine.identity().items() if value != before[name]} == {'processor'}

@@ -29,3 +29,17 @@ def test_a_damaged_one_is_said_and_what_to_do(tmp_path, content, said):
     with pytest.raises(RunError, match=said) as error:
         read_summary(tmp_path, 'launch/search.py', 'children')
     assert 'run launch/search.py with this --run_dir again' in str(error.value)
+
+
+def test_a_configuration_of_before_is_read_in_the_names_of_today(tmp_path):
+    before = {'Recipe.network': {'kind': 'WideResNet', 'depth': 16}, 'Child.epochs': 3, 'Recipe.epochs': 300}
+    (tmp_path / 'summary.json').write_text(json.dumps({'standings': [], 'configuration': before}))
+    assert read_summary(tmp_path, 'launch/cifar10.py', 'standings') == {
+        'standings': [],
+        'configuration': {
+            'Recipe.network': '@WideResNet()',
+            'WideResNet.depth': 16,
+            'ImageClassification.epochs': 3,
+            'Recipe.epochs': 300,
+        },
+    }
