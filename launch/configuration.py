@@ -17,7 +17,7 @@ import gin
 
 from nos_tf import output
 from nos_tf.errors import RunError
-from nos_tf.tasks.renamed import rename_bindings
+from nos_tf.renamed import rename_bindings
 from unread import check_bindings
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from gnmt import report as translation_report
 from gnmt.recipe import Trained as Translator
 from nos_tf.report import comparison_report, report
 from nos_tf.store import trainings as training_run
-from nos_tf.tasks.recipe import Trained
+from nos_tf.tasks.training import Trained
 
 REPORTS = {training_run.name_of(Trained): comparison_report, training_run.name_of(Translator): translation_report}
 """What draws comparisons, by the kind of their trainings."""

@@ -236,7 +236,7 @@ def _is_a(kind: type, value: Any) -> bool:
     """
     if not getattr(kind, '_is_protocol', False):
         return isinstance(value, kind)
-    names = {name for base in kind.__mro__[:-1] for name in (*vars(base), *base.__dict__.get('__annotations__', ()))}
+    names = {name for base in kind.__mro__[:-1] for name in (*vars(base), *inspect.get_annotations(base))}
     return all(
         inspect.getattr_static(value, name, _NOT_SET) is not _NOT_SET for name in names if not name.startswith('_')
     )

@@ -25,7 +25,7 @@ FLOORS = (
 )
 STRANGERS = ({'controller', 'tasks'}, {'controller', 'evaluation'}, {'controller', 'store'})
 NEIGHBOURS = {('search', 'compare')}  # on one floor: the search compares its best rules with known ones
-GROUND = {f'nos_tf.{name}' for name in ('config', 'errors', 'files', 'output', 'version')}  # anyone may import them
+GROUND = {f'nos_tf.{name}' for name in ('config', 'errors', 'files', 'output', 'renamed', 'version')}
 ROOF = {'nos_tf', 'nos_tf.__main__'}  # nos_tf/__init__.py and nos_tf/__main__.py
 FOREIGN_TO_DSL = {'tensorflow', 'keras', 'tf_keras', 'tensorflow_probability', 'tensorflow_datasets', 'gin'}
 
@@ -149,7 +149,7 @@ def sizes(root: Path) -> dict[str, tuple[int, int]]:
             graph[module].add(target)
     folders: dict[str, dict[str, int]] = {}
     for module in TopologicalSorter(graph).static_order():
-        folder, _, name = module.removeprefix('nos_tf.').rpartition('.')
+        folder, _, _ = module.removeprefix('nos_tf.').rpartition('.')
         if folder and module.startswith('nos_tf.') and find_modules(root)[module].name != '__init__.py':
             below = folders.setdefault(folder, {})
             below[module] = 1 + max((below.get(other, 0) for other in graph[module]), default=0)
@@ -176,13 +176,16 @@ def too_small(root: Path) -> list[str]:
 
 
 def untested(root: Path) -> list[str]:
-    """Modules of nos_tf/ that no test names."""
-    texts = '\n'.join(path.read_text(encoding='utf-8') for path in root.glob('tests/**/*.py'))
+    """Modules of nos_tf/ that no test imports or names."""
+    ours, named = find_modules(root), set()
+    for path in root.glob('tests/**/*.py'):
+        named |= {found.target for found in read_imports('tests', path, ours)}
+        named |= set(re.findall(r'nos_tf(?:\.\w+)+', path.read_text(encoding='utf-8').replace('/', '.')))
     return [
         module
-        for module, path in find_modules(root).items()
+        for module, path in ours.items()
         if module.startswith('nos_tf.') and path.name != '__init__.py' and module not in {*ROOF, 'nos_tf.version'}
-        if module not in texts and f'from {module.rpartition(".")[0]} import {module.rpartition(".")[2]}' not in texts
+        if not any(name == module or name.startswith(f'{module}.') for name in named)
     ]
 
 

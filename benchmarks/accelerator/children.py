@@ -1,9 +1,10 @@
 """Children by the hundred at once, for an accelerator: what one child leaves idle, the others use.
 
-The network, the procedure and the rules are those of `nos_tf.tasks.child` and `nos_tf.tasks.recipe`; what is different
-is that the models of many rules and learning rates train side by side, each on its own row of every tensor, on the JAX
-backend of Keras. The primitives are the one implementation that the package has, `nos_tf.optimizers.semantics`; initial
-weights and batches are drawn by NumPy, so rewards are those of the other evaluators but for the luck of a seed.
+The network, the procedure and the rules are those of `nos_tf.tasks.child` and `nos_tf.tasks.training`; what is
+different is that the models of many rules and learning rates train side by side, each on its own row of every tensor,
+on the JAX backend of Keras. The primitives are the one implementation that the package has,
+`nos_tf.optimizers.semantics`; initial weights and batches are drawn by NumPy, so rewards are those of the other
+evaluators but for the luck of a seed.
 
 A few optimizers that the language cannot spell, or spells otherwise than Keras computes them, have a number instead of
 tokens (`HAND_MADE`).

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import table_columns
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / 'launch'))  # for commandline, as its scripts see it
@@ -35,11 +36,10 @@ from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
-from nos_tf.evaluation.columns import Columns, accuracies
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
-from nos_tf.evaluation.table import FORMAT, RewardTable
+from nos_tf.evaluation.table import FORMAT, Columns, RewardTable
 from nos_tf.store.results import Result, Store
 from nos_tf.tasks.child import ChildSetup, Outcome
 from nos_tf.tasks.image_classification import ImageClassification
@@ -148,7 +148,7 @@ def generate(search: Search, store: Store, arguments: argparse.Namespace) -> Rew
         again = trainings.train('more seeds', [Job(representatives[one], seed) for one in rescored for seed in seeds])
         deep = trainings.train('two iterations', [Job(program, child.seed) for program in deeper], iterations=2)
     images = len(task.images.load().validation.labels)
-    columns = functools.partial(Columns.of, rates=child.learning_rates, images=images)
+    columns = functools.partial(table_columns.columns_of, rates=child.learning_rates, images=images)
     by_class = dict(zip(order, first, strict=True))
     metadata: dict[str, Any] = {
         'format': FORMAT,
@@ -165,7 +165,7 @@ def generate(search: Search, store: Store, arguments: argparse.Namespace) -> Rew
     }
     return RewardTable(
         metadata=metadata,
-        accuracies=accuracies([*first, *audit, *again, *deep], images),
+        accuracies=table_columns.accuracies([*first, *audit, *again, *deep], images),
         class_of=classes.of,
         origin=classes.origin,
         representatives=np.array([rule.token_ids for rule in representatives], np.uint8),
@@ -223,7 +223,7 @@ def main() -> None:
     except ValueError as error:
         raise RunError(str(error)) from error
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    table.save(arguments.output)
+    table_columns.save(table, arguments.output)
     report(RewardTable.load(arguments.output))
     print(f'{arguments.output}: {arguments.output.stat().st_size / 1e6:.2f} MB')
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
+import table_rewards
 from documents import fill, markdown
 from scipy import stats
 
 from nos_tf import output
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.evaluation.columns import Columns
-from nos_tf.evaluation.table import RewardTable
+from nos_tf.evaluation.table import Columns, RewardTable
 
 FOLDER = Path(__file__).resolve().parent
 CHANCE = 0.15  # rewards up to here are those of rules that do not train: ten classes
@@ -39,7 +39,7 @@ class Landscape:
         if not table.metadata['complete']:
             raise SystemExit('the table is not complete: `python benchmarks/tabular/generate.py` goes on with it')
         self.table = table
-        self.rewards = table.rewards(table.choices)  # [P]
+        self.rewards = table_rewards.rewards(table)  # [P]
         self.rules = [UpdateRule.from_ids(ids) for ids in table.representatives]  # [C]
         self.class_rewards = self.told(table.first)[:, 0]
         self.again = self.told(table.again)  # [K, S]
@@ -121,12 +121,13 @@ class Landscape:
 
     def primitives(self) -> str:
         """What each primitive does to a program, and how often the best have it."""
-        good = self.table.best(round(TOP * len(self.rewards)))
+        choices = table_rewards.choices_of(self.table)
+        good = table_rewards.best(self.table, round(TOP * len(self.rewards)))
         rows = []
         kinds = (('operand', (0, 1)), ('unary', (2, 3)), ('binary', (4,)))
         for kind, steps in kinds:
             for index, token in enumerate(self.table.space.choices[steps[0]]):
-                has = (self.table.choices[:, steps] == index).any(axis=1)
+                has = (choices[:, steps] == index).any(axis=1)
                 trains = (self.rewards[has] > CHANCE).mean()
                 lift = has[good].mean() / has.mean()
                 rows.append([kind, f'`{token}`', f'{self.rewards[has].mean():.3f}', f'{trains:.0%}', f'{lift:.2f}'])

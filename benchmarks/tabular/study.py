@@ -27,6 +27,7 @@ from typing import Any
 import documents
 import numpy as np
 import study_figures
+import table_rewards
 
 from nos_tf import output
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Learner, RandomSearch, Reinforce, WarmStart
@@ -97,9 +98,12 @@ class Task:
         table = RewardTable.load(path)
         if not table.metadata['complete']:
             raise SystemExit(f'{path} is not complete: `python benchmarks/tabular/generate.py` goes on with it')
-        rewards, means = table.rewards(table.choices), table.mean_rewards(table.choices).astype(np.float64)
+        rewards, means = table_rewards.rewards(table), table_rewards.mean_rewards(table).astype(np.float64)
         programs = np.arange(len(means))
-        best = {name: np.isin(programs, table.best(round(share * len(means)))) for name, share in BEST.items()}
+        best = {
+            name: np.isin(programs, table_rewards.best(table, round(share * len(means))))
+            for name, share in BEST.items()
+        }
         return cls(table, rewards, means, best)
 
 

@@ -23,7 +23,7 @@ from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.files import write_text
 from nos_tf.optimizers.contender import Contender
 from nos_tf.store.trainings import Key, Training
-from nos_tf.tasks.recipe import Recipe, Trained
+from nos_tf.tasks.training import Recipe, Trained
 
 
 class Rung(NamedTuple):
@@ -153,7 +153,7 @@ class Comparison(Configured):
             scores = [Scores('search', dict(self.promising), {})] if self.promising else []
             before = 0
             for epochs, rates, contenders in (*self.rungs, Rung(self.recipe.epochs, 1)):
-                done = trainings.run((Training(*key, epochs) for key in keys), f'{epochs} epochs')
+                done = trainings.train((Training(*key, epochs) for key in keys), f'{epochs} epochs')
                 best = standings(done, epochs, 1)
                 so_far, since = ({s.contender: score(s, epochs, start) for s in best} for start in (0, before))
                 scores.append(Scores(f'{epochs} epochs', so_far, since))
@@ -169,7 +169,7 @@ class Comparison(Configured):
                 if contender in better
             ]
             final = {key: done[key] for key in keys}
-            final |= trainings.run((Training(*key, self.recipe.epochs) for key in more), 'more seeds')
+            final |= trainings.train((Training(*key, self.recipe.epochs) for key in more), 'more seeds')
             result = standings(final, self.recipe.epochs, 1)
             if more:
                 fresh = standings({key: final[key] for key in more}, self.recipe.epochs, 1)

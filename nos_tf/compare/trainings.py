@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import tensorflow as tf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,9 +16,10 @@ from nos_tf.errors import RunError
 from nos_tf.evaluation.jobs import Evaluator, Setup
 from nos_tf.evaluation.machine import is_of_machine
 from nos_tf.store.trainings import Key, T, Training, TrainingStore
-from nos_tf.tasks.recipe import Recipe, Trained
-from nos_tf.tasks.recipe_trainer import RecipeTrainer
 from nos_tf.tasks.task import check_backend
+from nos_tf.tasks.training import Recipe, RecipeTrainer, Trained
+
+Self = TypeVar('Self')  # that of `typing` is not in Python 3.10
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TrainingRun(Generic[T]):
         self._store, self._setup, self._evaluator = store, setup, evaluator
         self._started = False
 
-    def __enter__(self) -> 'TrainingRun[T]':
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,8 +111,8 @@ class TrainingRun(Generic[T]):
         return self._store.read()
 
 
-class Trainings:
-    """A run directory at work.
+class Trainings(TrainingRun[Trained]):
+    """A run directory with trainings on images at work.
 
     Args:
         recipe: of all trainings.
@@ -132,24 +133,18 @@ class Trainings:
         except ValueError as error:
             raise RunError(str(error)) from error
         store = TrainingStore(run_dir, Trained, identity, is_of_machine=is_of_machine, allow_mixed=allow_mixed)
-        self._run = TrainingRun(store, setup, evaluator)
+        super().__init__(store, setup, evaluator)
         self._checkpoints, self._events = setup.checkpoints, run_dir / 'tensorboard'
         self._console = output.console()
 
-    def __enter__(self) -> 'Trainings':
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._run.__exit__(*error)
-
-    def run(self, jobs: Iterable[Training], title: str) -> dict[Key, Trained]:
+    def train(self, jobs: Iterable[Training], title: str) -> dict[Key, Trained]:
         """What became of the jobs, of so many epochs; one that is on file, as long or diverged, is not trained again.
 
         Raises:
             RunError: as `TrainingRun.run`.
         """
         jobs = list(dict.fromkeys(jobs))
-        ready = len(jobs) - len(self._run.due(jobs, _is_done))
+        ready = len(jobs) - len(self.due(jobs, _is_done))
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=self._console) as progress:
             bar = progress.add_task(title, total=len(jobs), completed=ready)
@@ -159,17 +154,12 @@ class Trainings:
                 progress.advance(bar)
                 self._console.print(_line(job, trained), highlight=False, soft_wrap=True)
 
-            return self._run.run(jobs, _is_done, ended)
+            return self.run(jobs, _is_done, ended)
 
     @property
     def seconds(self) -> float:
         """What all trainings on file took, added."""
-        return sum(trained.seconds for trained in self._run.read().values())
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """As of `nos_tf.store.trainings.TrainingStore`."""
-        return self._run.identity
+        return sum(trained.seconds for trained in self.read().values())
 
     def forget_checkpoints(self) -> None:
         """Deletes what is only needed to train on."""

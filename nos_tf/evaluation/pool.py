@@ -18,7 +18,7 @@ from nos_tf.evaluation import machine
 from nos_tf.evaluation.in_process import Jobs, OneThread, harvest, try_again
 from nos_tf.evaluation.jobs import Patience, Setup
 from nos_tf.evaluation.machine import use_one_cpu_thread
-from nos_tf.evaluation.spawning import main_is_guarded, pack, unpack, without_main
+from nos_tf.evaluation.spawning import pack, unpack, without_main
 
 
 @gin.register
@@ -43,8 +43,7 @@ class ProcessPool(OneThread):
     def start(self, setup: Setup) -> None:
         """Gets ready to start processes; they import TensorFlow and trace their graph with the first job."""
         setup.trainer()  # what is wrong with it is said here, once
-        self._hides_main = not main_is_guarded()
-        self._packed = pack(setup, by_value=self._hides_main)
+        self._packed = pack(setup)
         self._jobs: Jobs = {}
         self._patience = Patience(self.attempts)
         self._open()
@@ -66,7 +65,7 @@ class ProcessPool(OneThread):
             self._submit(job)
 
     def _submit(self, job: Any) -> None:
-        with _deaf_to_interrupts(), without_main(self._hides_main):
+        with _deaf_to_interrupts(), without_main():
             self._jobs[self._pool.submit(_train, job)] = job
 
     def collect(self) -> list[tuple[Any, Any]]:

@@ -6,11 +6,11 @@ and what the best rule would have been is known. `benchmarks/tabular/generate.py
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gin
 import numpy as np
@@ -21,13 +21,38 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.errors import RunError
 from nos_tf.evaluation import machine
-from nos_tf.evaluation.columns import UNTRAINED, Columns
 from nos_tf.evaluation.jobs import Job
+from nos_tf.renamed import renamed
 from nos_tf.tasks.child import LOOKED_UP, ChildSetup, Outcome
-from nos_tf.tasks.renamed import renamed
 
 FORMAT = 1
 GENERATOR = 'python benchmarks/tabular/generate.py'
+
+
+UNTRAINED = -1
+
+
+class Columns(NamedTuple):
+    """Outcomes as arrays of one leading shape [...]; where nothing was trained `right` is -1."""
+
+    right: np.ndarray  # int16 [...]: validation images that were classified rightly after the last epoch
+    winner: np.ndarray  # int8 [...]: the index of the learning rate that won the sweep
+    sweep: np.ndarray  # int16 [..., R]: the same as `right` for each learning rate; -1 where it was given up
+    seconds: np.ndarray  # float16 [...]: of the training
+
+    def outcome(self, index: Any, rates: Sequence[float], told: np.ndarray) -> Outcome | None:
+        """One of the outcomes, accuracies as they were, bit for bit; None where nothing was trained.
+
+        Args:
+            index: of the leading shape.
+            rates: as `of` was given.
+            told: the accuracy of each number of rightly classified images.
+        """
+        right = int(self.right[index])
+        if right == UNTRAINED:
+            return None
+        sweep = tuple(None if count == UNTRAINED else float(told[count]) for count in self.sweep[index].tolist())
+        return Outcome(float(told[right]), rates[int(self.winner[index])], sweep, float(self.seconds[index]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,49 +108,13 @@ class RewardTable:
     def fingerprint(self) -> str:
         """A hash of all that the table holds."""
         digest = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode())
-        for name, array in self._arrays().items():
+        for name, array in self.arrays().items():
             digest.update(f'{name} {array.dtype.str} {array.shape}'.encode() + array.tobytes())
         return digest.hexdigest()[:16]
 
     def index(self, choices: np.ndarray) -> np.ndarray:
         """The programs that choices [B, 5] spell: int [B], from 0 to P - 1."""
         return np.ravel_multi_index(tuple(np.asarray(choices).T), tuple(map(len, self.space.choices)))
-
-    def rewards(self, choices: np.ndarray) -> np.ndarray:
-        """The rewards of choices [B, 5] with the seed of the task: float32 [B], NaN where there is none."""
-        return self._first_rewards[self.class_of[self.index(choices)]]
-
-    def mean_rewards(self, choices: np.ndarray) -> np.ndarray:
-        """The mean rewards of choices [B, 5] over all seeds that the table has of them: float32 [B]."""
-        return self._mean_rewards[self.class_of[self.index(choices)]]
-
-    @cached_property
-    def choices(self) -> np.ndarray:
-        """Those of all programs, in their order: int32 [P, 5]."""
-        banks = tuple(map(len, self.space.choices))
-        return np.array(np.unravel_index(np.arange(self.space.size), banks), np.int32).T
-
-    def best(self, count: int) -> np.ndarray:
-        """The programs of the highest mean rewards, best first: int [count].
-
-        Those whose class trained with all seeds come before the others, of which one seed says little.
-        """
-        is_known = np.isin(self.class_of, self.rescored)
-        return np.lexsort((np.arange(len(is_known)), -self.mean_rewards(self.choices), ~is_known))[:count]
-
-    @cached_property
-    def _first_rewards(self) -> np.ndarray:
-        return self._told(self.first.right)
-
-    @cached_property
-    def _mean_rewards(self) -> np.ndarray:
-        means = self._first_rewards.copy()
-        counts = np.concatenate([self.first.right[self.rescored, None], self.again.right], axis=1)
-        means[self.rescored] = self._told(counts).mean(axis=1, dtype=np.float64)
-        return means
-
-    def _told(self, counts: np.ndarray) -> np.ndarray:
-        return np.where(counts == UNTRAINED, np.float32(np.nan), self.accuracies[counts])
 
     def outcome(self, rule: UpdateRule, seed: int | None = None) -> Outcome | None:
         """The outcome of a rule, found by its canonical form; None if the table does not hold it.
@@ -175,7 +164,7 @@ class RewardTable:
             + ('' if self.metadata['complete'] else '; it is not complete')
         )
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """All arrays, by the names that they have in the file."""
         arrays: dict[str, np.ndarray] = {}
         for field in fields(self)[1:]:
@@ -183,10 +172,6 @@ class RewardTable:
             parts = {f'{field.name}_{k}': v for k, v in value._asdict().items()} if isinstance(value, Columns) else {}
             arrays.update(parts or {field.name: value})
         return arrays
-
-    def save(self, path: Path) -> None:
-        """Writes the file, whole or not at all."""
-        files.save(path, {'metadata': np.array(json.dumps(self.metadata)), **self._arrays()}, compressed=True)
 
     @classmethod
     def load(cls, path: Path | str) -> 'RewardTable':

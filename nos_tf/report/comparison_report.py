@@ -24,7 +24,7 @@ from nos_tf.report.paired_table import Scores
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
 from nos_tf.report.summary import read_summary
 from nos_tf.store.trainings import Key, read_trainings
-from nos_tf.tasks.recipe import Trained
+from nos_tf.tasks.training import Trained
 
 LAUNCHER = 'launch/cifar10.py'
 

@@ -22,7 +22,7 @@ from nos_tf.search.rescore import Score
 from nos_tf.search.tally import Tally
 from nos_tf.store.results import Run, read_run
 from nos_tf.store.trainings import kind_of, name_of
-from nos_tf.tasks.recipe import Trained
+from nos_tf.tasks.training import Trained
 
 KIND = 'Neural Optimizer Search'
 DRAWERS = {name_of(Trained): comparison_report.draw}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nos_tf.errors import RunError
-from nos_tf.tasks.renamed import renamed
+from nos_tf.renamed import renamed
 
 
 def read_summary(run_dir: Path, launcher: str, *needed: str) -> dict[str, Any] | None:

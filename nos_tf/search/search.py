@@ -200,18 +200,8 @@ class _Session:
     def __init__(self, search: Search, run_dir: Path, allow_mixed: bool, stack: ExitStack) -> None:
         setup, self._evaluator, self._seed = search.setup, search.evaluator, search.child.seed
         identity = search.identity()
-        self.store = stack.enter_context(
-            closing(
-                Store(
-                    run_dir,
-                    identity,
-                    self._evaluator.identity(setup),
-                    str(search.task),
-                    is_of_machine=is_of_machine,
-                    allow_mixed=allow_mixed,
-                )
-            )
-        )
+        task, mixing = self._evaluator.identity(setup), (is_of_machine, allow_mixed)
+        self.store = stack.enter_context(closing(Store(run_dir, identity, task, str(search.task), *mixing)))
         if gin.config_str():
             write_text(run_dir / 'config.gin', gin.operative_config_str())
         self.tally = Tally.of(self.store.results())

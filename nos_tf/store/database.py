@@ -14,9 +14,9 @@ from typing import Any
 
 from nos_tf.config import differences
 from nos_tf.errors import RunError
+from nos_tf.renamed import renamed
 from nos_tf.store.faults import check_integrity, explained
 from nos_tf.store.locks import is_local, lock_directory
-from nos_tf.tasks.renamed import renamed
 
 OTHERS = 'other machines'  # in `meta`: of each that went on with the run, what differed from the first
 PATIENCE_WITH_READERS = 60  # seconds
@@ -94,7 +94,6 @@ class Database:
         run_dir: Path,
         schema: Schema,
         identity: Mapping[str, Any],
-        *,
         is_of_machine: Callable[[str], bool] = lambda _: False,
         allow_mixed: bool = False,
     ) -> None:

@@ -64,10 +64,8 @@ _SENTENCES = {
     NOTADB: _CORRUPTED,
 }
 _EXTENDED = {
-    **dict.fromkeys(
-        (2058, 2314, 2826, 3594, 3850), _NO_LOCKS
-    ),  # IOERR_UNLOCK, RDLOCK, BLOCKED, CHECKRESERVEDLOCK, LOCK
-    **dict.fromkeys((4618, 5130, 5386), _NO_LOCKS),  # IOERR_SHMOPEN, SHMLOCK, SHMMAP
+    # IOERR_UNLOCK, RDLOCK, BLOCKED, CHECKRESERVEDLOCK, LOCK, SHMOPEN, SHMLOCK, SHMMAP
+    **dict.fromkeys((2058, 2314, 2826, 3594, 3850, 4618, 5130, 5386), _NO_LOCKS),
     **dict.fromkeys((264, 520, 776, 1288), _HALF_WRITTEN),  # READONLY_RECOVERY, CANTLOCK, ROLLBACK, CANTINIT
     1032: '{path} was moved or deleted while it was in use ({text}): put it back and run the same command again',
 }

@@ -52,7 +52,6 @@ class Store(Database):
         identity: Mapping[str, Any],
         task: Mapping[str, Any],
         description: str = '',
-        *,
         is_of_machine: Callable[[str], bool] = lambda _: False,
         allow_mixed: bool = False,
     ) -> None:
@@ -119,20 +118,10 @@ class Store(Database):
         """
         blob = io.BytesIO()
         np.savez(blob, **checkpoint.state)  # type: ignore[arg-type]  # its allow_pickle is unknown to NumPy 1
-        first = self.count()
-        rows = [
-            (
-                first + i,
-                c.iteration,
-                c.sampled,
-                ' '.join(c.rule.tokens),
-                ' '.join(c.rule.canonical().tokens),
-                self.task,
-                seed,
-                c.log_prob,
-            )
-            for i, c in enumerate(children)
-        ]
+        first, rows = self.count(), []
+        for number, child in enumerate(children, first):
+            rule, program = (' '.join(each.tokens) for each in (child.rule, child.rule.canonical()))
+            rows.append((number, child.iteration, child.sampled, rule, program, self.task, seed, child.log_prob))
         state = (checkpoint.iteration, checkpoint.seconds, blob.getvalue())
         with self._transaction():
             self._db.executemany(insert('children', schema.CHILDREN), rows)

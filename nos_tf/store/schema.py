@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nos_tf.dsl.rule import UpdateRule
+from nos_tf.renamed import renamed
 from nos_tf.store.database import OTHERS, Schema, read_identity, rename_identity
 from nos_tf.tasks.child import TRAINED
-from nos_tf.tasks.renamed import renamed
 
 TASKS = {
     'id': 'TEXT PRIMARY KEY',
@@ -62,12 +62,8 @@ UPDATES = {
 
 def create(table: str, columns: dict[str, str], constraint: str = '') -> str:
     """Returns the statement that makes a table; one with a constraint of its key has no other row ids."""
-    declared = ', '.join(f'{name} {kind}' for name, kind in columns.items())
-    return (
-        f'CREATE TABLE {table} ({declared}, {constraint}) WITHOUT ROWID'
-        if constraint
-        else (f'CREATE TABLE {table} ({declared})')
-    )
+    declared = [*(f'{name} {kind}' for name, kind in columns.items()), *filter(None, [constraint])]
+    return f'CREATE TABLE {table} ({", ".join(declared)})' + (' WITHOUT ROWID' if constraint else '')
 
 
 def insert(table: str, columns: dict[str, str]) -> str:

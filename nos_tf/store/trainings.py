@@ -98,7 +98,6 @@ class TrainingStore(Database, Generic[T]):
         run_dir: Path,
         kind: type[T],
         identity: Mapping[str, Any],
-        *,
         is_of_machine: Callable[[str], bool] = lambda _: False,
         allow_mixed: bool = False,
     ) -> None:

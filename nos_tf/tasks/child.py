@@ -124,12 +124,13 @@ class Trainer:
     """
 
     def __init__(self, setup: ChildSetup) -> None:
-        self.child, self.vocabulary, self.epochs = setup.child, setup.vocabulary, setup.task.epochs
-        if self.child.sweep_epochs > self.epochs:
+        self.child, self.vocabulary, self.task = setup.child, setup.vocabulary, setup.task.load()
+        self._sweep_steps = self.child.sweep_epochs * self.task.steps_per_epoch
+        if self._sweep_steps > self.task.steps:
             raise ValueError(
-                f'Child.sweep_epochs = {self.child.sweep_epochs}: must not exceed the {self.epochs} epochs of the task'
+                f'Child.sweep_epochs = {self.child.sweep_epochs}: must be at most the '
+                f'{self.task.steps / self.task.steps_per_epoch:g} epochs of the task'
             )
-        self.task = setup.task.load()
         self.chance = setup.task.chance
         self.data = self.task.data
         self.start = lru_cache(maxsize=16)(self.task.start)  # by seed: the weights and state of the model
@@ -194,11 +195,11 @@ class Trainer:
             reward [], index of the winning rate [], sweep [R], -inf where a rate was given up.
         """
         child = self.child
-        batches = self.task.batches(seed, self.epochs)
+        batches = self.task.batches(seed)
         weights, state = start
         begun = Progress(interpreter.initial_state(weights, self.vocabulary), state)
         rates = tf.constant(child.learning_rates, tf.float32)
-        sweep_steps, all_steps = (epochs * self.task.steps_per_epoch for epochs in (child.sweep_epochs, self.epochs))
+        steps = self._sweep_steps
 
         @tf.function(autograph=False)  # traced once for the sweep and what follows it
         def train(progress: Progress, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
@@ -208,11 +209,11 @@ class Trainer:
         def measure(progress: Progress) -> tf.Tensor:
             return self.task.measure(data, progress.optimizer.weights, progress.state)
 
-        rungs = [(max(1, round(share * sweep_steps)), remaining) for share, remaining in child.rungs]
-        progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=sweep_steps)
+        rungs = [(max(1, round(share * steps)), remaining) for share, remaining in child.rungs]
+        progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=steps)
         best = tf.argmax(sweep, output_type=tf.int32)
         origin = pick(progress, best) if child.continue_sweep else begun
-        winner, _ = train(origin, rates[best], tf.constant(all_steps))
+        winner, _ = train(origin, rates[best], tf.constant(self.task.steps))
         return measure(winner), best, sweep
 
     def _steps(self, progress: Progress, run: '_Run', last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
@@ -245,7 +246,7 @@ class Trainer:
                 seed=run.seed,
                 constants=self.child.constants,
                 vocabulary=self.vocabulary,
-                total_steps=self.epochs * self.task.steps_per_epoch,
+                total_steps=self.task.steps,
             )
             return Progress(optimizer, state), total + loss
 

@@ -78,6 +78,7 @@ class _Loaded:
         if count % task.batch_size:
             raise ValueError(f'ImageClassification.batch_size = {task.batch_size}: must divide {count} examples')
         self.classes, self.steps_per_epoch = images.classes, count // task.batch_size
+        self.steps = task.epochs * self.steps_per_epoch
         self.data = _Data(_constants(train), _constants(images.validation))
 
     def __str__(self) -> str:
@@ -87,11 +88,11 @@ class _Loaded:
         """Returns weights, and the running statistics of both normalisations."""
         return self.network.initial_weights(self.shape, self.classes, seed), self.network.initial_statistics()
 
-    def batches(self, seed: tf.Tensor, epochs: int) -> tf.Tensor:
+    def batches(self, seed: tf.Tensor) -> tf.Tensor:
         """Returns the examples of each step, every epoch shuffled anew: int32 [steps, batch]."""
         examples = tf.range(self.steps_per_epoch * self.task.batch_size)
         shuffle = partial(tf.random.experimental.stateless_shuffle, examples)
-        shuffled = [shuffle(tf.stack([seed, 1000 + epoch])) for epoch in range(epochs)]
+        shuffled = [shuffle(tf.stack([seed, 1000 + epoch])) for epoch in range(self.task.epochs)]
         return tf.reshape(tf.concat(shuffled, 0), [-1, self.task.batch_size])
 
     def gradient(

@@ -23,10 +23,6 @@ class Task(Protocol):
     """A task as a value: small, and the same wherever it is unpickled."""
 
     @property
-    def epochs(self) -> int:
-        """How long a whole training is."""
-
-    @property
     def chance(self) -> float | None:
         """The measure of a model that has learned nothing; None where there is no such number."""
 
@@ -46,13 +42,14 @@ class LoadedTask(Protocol):
     """A task in a process that trains. Weights are one vector, float32 [P]; `str` describes what needs the memory."""
 
     data: Any  # tensors, in whatever structure; the functions of tensors below are given them
+    steps: int  # updates of a whole training
     steps_per_epoch: int
 
     def start(self, seed: int) -> tuple[tf.Tensor, Any]:
         """Returns the weights and the state of the model that a seed starts from; it is not traced."""
 
-    def batches(self, seed: tf.Tensor, epochs: int) -> Any:
-        """Returns what each step of so many epochs trains on, for `gradient`: tensors, in whatever structure."""
+    def batches(self, seed: tf.Tensor) -> Any:
+        """Returns what each step trains on, for `gradient`: tensors, in whatever structure."""
 
     def gradient(self, data: Any, batches: Any, step: tf.Tensor, weights: tf.Tensor, state: Any) -> Gradient:
         """Returns the gradient of a training step, int32 [] from 0 on."""

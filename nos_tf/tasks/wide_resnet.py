@@ -10,7 +10,7 @@ import gin
 import keras
 
 from nos_tf.config import Configured, Count, at_least, below
-from nos_tf.tasks.keras_layers import FusedBatchNormalization
+from nos_tf.tasks.convnet import FusedBatchNormalization
 
 
 @gin.register

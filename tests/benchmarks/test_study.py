@@ -16,6 +16,8 @@ import documents
 import landscape
 import study
 import study_figures
+import table_rewards
+from table_columns import save
 
 MARKS = ''.join(f'text\n<!-- {name} -->\n<!-- end of {name} -->\n' for name in ('study', 'tuning'))
 
@@ -23,7 +25,7 @@ MARKS = ''.join(f'text\n<!-- {name} -->\n<!-- end of {name} -->\n' for name in (
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """The command line of a study of two contenders, in this process."""
-    make().save(tmp_path / 'table.npz')
+    save(make(), tmp_path / 'table.npz')
     (tmp_path / 'study.md').write_text(MARKS)
     monkeypatch.setattr(study, 'BEST', {'top 0.1%': 0.03, 'top 1%': 0.1})
     contenders = {
@@ -70,8 +72,10 @@ def test_a_learner_sees_one_seed_and_is_judged_by_all(here):
     assert (task.rewards != task.means).any()
     assert [flags.sum() for flags in task.best.values()] == [6, 19]
     rescored = np.isin(task.table.class_of, task.table.rescored)
-    assert rescored[task.table.best(rescored.sum())].all()  # what many seeds say comes before what one says
-    means = task.means[task.table.best(rescored.sum())]
+    assert rescored[
+        table_rewards.best(task.table, rescored.sum())
+    ].all()  # what many seeds say comes before what one says
+    means = task.means[table_rewards.best(task.table, rescored.sum())]
     assert (np.diff(means) <= 0).all() and means[0] == task.means[rescored].max()
     first = study.first_hit(task, played, 'top 0.1%')
     assert task.best['top 0.1%'][played[int(first) - 1]]
@@ -102,7 +106,7 @@ def test_figures_of_runs_by_hand():
 
 
 def test_the_landscape_of_a_table(tmp_path, monkeypatch, capsys):
-    make().save(tmp_path / 'table.npz')
+    save(make(), tmp_path / 'table.npz')
     document = tmp_path / 'table.md'
     document.write_text(
         ''.join(f'<!-- {x} -->\n<!-- end of {x} -->\n' for x in ('levels', 'best', 'noise', 'primitives'))
@@ -111,7 +115,7 @@ def test_the_landscape_of_a_table(tmp_path, monkeypatch, capsys):
     landscape.main()
     text = document.read_text()
     table = make()
-    rewards = table.rewards(table.choices)
+    rewards = table_rewards.rewards(table)
     assert f'| highest | {rewards.max():.3f} |' in text
     assert f'| above 0.5 | {(rewards > 0.5).mean():.1%} |' in text
     told = table.accuracies

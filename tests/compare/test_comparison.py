@@ -18,7 +18,7 @@ from nos_tf.report import comparison_report
 from nos_tf.store.database import OTHERS
 from nos_tf.store.trainings import TRAININGS, Key, read_trainings
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.recipe import Curve, Recipe, Trained
+from nos_tf.tasks.training import Curve, Recipe, Trained
 from tests.tasks.linear import Linear
 
 RECIPE = Recipe(Digits(0.1, 200), Linear(), epochs=3, batch_size=50)

@@ -6,7 +6,7 @@ from nos_tf.compare.trainings import TrainingRun, Trainings
 from nos_tf.errors import RunError
 from nos_tf.evaluation.in_process import InProcess
 from nos_tf.store.trainings import Training, TrainingStore
-from nos_tf.tasks.recipe import Curve, Trained
+from nos_tf.tasks.training import Curve, Trained
 from tests.compare.test_comparison import RECIPE
 
 
@@ -14,14 +14,14 @@ def test_nothing_is_trained_twice(tmp_path, monkeypatch):
     evaluator = InProcess()
     jobs = [Training('keras.SGD', 0.1, 0, 1), Training('exp(exp(g))', 3e38, 0, 2), Training('keras.SGD', 0.1, 0, 1)]
     with Trainings(RECIPE, tmp_path, evaluator) as trainings:
-        first = trainings.run(jobs, 'first')
+        first = trainings.train(jobs, 'first')
         assert [trained.diverged for trained in first.values()] == [False, True]
-        assert [*first] == [job.key for job in jobs[:2]] and trainings.run(jobs, 'again') == first
+        assert [*first] == [job.key for job in jobs[:2]] and trainings.train(jobs, 'again') == first
     monkeypatch.setattr(evaluator, 'start', None)
     with Trainings(RECIPE, tmp_path, evaluator) as trainings:
-        assert trainings.run(jobs, 'once more') == first
+        assert trainings.train(jobs, 'once more') == first
         with pytest.raises(TypeError):
-            trainings.run([jobs[0]._replace(length=2)], 'longer')
+            trainings.train([jobs[0]._replace(length=2)], 'longer')
 
 
 class Evaluator:

@@ -1,4 +1,4 @@
-"""Workers of scripts with a main guard and without one, of standard input, `-c` and notebooks; what they are told."""
+"""Workers of scripts, with a main guard or without, of standard input, `-c` and notebooks; and what they are told."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from spawning import main_is_guarded, pack, without_main  # alone: without TensorFlow
+from spawning import pack, without_main  # alone: without TensorFlow
 from helper import call
 
 print('begins', flush=True)
@@ -32,14 +32,13 @@ class Own:
 
 
 def run():
-    hidden = not main_is_guarded()
-    packed = pack(Own(7), by_value=hidden)
-    with ProcessPoolExecutor(1, get_context('spawn')) as pool, without_main(hidden):
-        print('hidden' if hidden else 'imported', pool.submit(call, packed).result(), flush=True)
+    packed = pack(Own(7))
+    with ProcessPoolExecutor(1, get_context('spawn')) as pool, without_main():
+        print(pool.submit(call, packed).result(), flush=True)
 """
 GUARDED = "\nif __name__ == '__main__':\n    run()\n"
 HELPER = 'from spawning import unpack\n\n\ndef call(packed):\n    return unpack(packed)()\n'
-ALONE, TWICE = ['begins', 'hidden 42'], ['begins', 'begins', 'imported 42']  # the second is of the worker
+PRINTED = ['begins', '42']  # once: the worker does not import the script
 
 
 @pytest.fixture
@@ -59,34 +58,27 @@ def lines(folder, *arguments, text=None):
 
 
 @pytest.mark.parametrize(
-    'tail, printed',
+    'tail',
     [
-        ('\nrun()\n', ALONE),
-        ('\nif True:\n    run()\n', ALONE),
-        (GUARDED, TWICE),
-        ("\ndef main():\n    return run()\n\n\nif '__main__' == __name__ and 1:\n    sys.exit(main())\n", TWICE),
-        ('\nimport threading\nthread = threading.Thread(target=run)\nthread.start()\nthread.join()\n', ALONE),
-        (
-            GUARDED.replace('run()', 't = __import__("threading").Thread(target=run)\n    t.start()\n    t.join()'),
-            TWICE,
-        ),
+        '\nrun()\n',
+        GUARDED,
+        '\nimport threading\nthread = threading.Thread(target=run)\nthread.start()\nthread.join()\n',
     ],
-    ids=['no guard', 'another if', 'guard', 'function', 'thread', 'thread under a guard'],
+    ids=['no guard', 'guard', 'thread'],
 )
-def test_a_script_begins_once_or_stands_under_a_guard(folder, tail, printed):
+def test_a_script_begins_once(folder, tail):
     (folder / 'script.py').write_text(HEAD + tail)
-    assert lines(folder, 'script.py') == printed
-    if tail in ('\nrun()\n', GUARDED):
-        assert lines(folder, '-m', 'script') == printed
+    assert lines(folder, 'script.py') == PRINTED
+    assert lines(folder, '-m', 'script') == PRINTED
 
 
 def test_what_is_no_file_sends_its_classes_along(folder):
-    assert lines(folder, '-', text=HEAD + '\nrun()\n') == ALONE
-    assert lines(folder, '-c', HEAD + '\nrun()\n') == ALONE
+    assert lines(folder, '-', text=HEAD + '\nrun()\n') == PRINTED
+    assert lines(folder, '-c', HEAD + '\nrun()\n') == PRINTED
     notebook = (
         f'import code\nshell = code.InteractiveInterpreter(vars())\nshell.runcode({HEAD!r})\nshell.runcode("run()")\n'
     )
-    assert lines(folder, '-', text=notebook) == ALONE
+    assert lines(folder, '-', text=notebook) == PRINTED
 
 
 @pytest.mark.parametrize('is_file', [True, False])
@@ -95,17 +87,15 @@ def test_the_main_module_is_as_it_was(monkeypatch, is_file):
     if not is_file:
         monkeypatch.delattr(main, '__file__', raising=False)  # a worker of pytest-xdist has none
     before = dict(vars(main))
-    with spawning.without_main(True):
+    with spawning.without_main():
         assert main.__spec__ is None and getattr(main, '__file__', None) is None
     assert vars(main) == before
-    with spawning.without_main(False):
-        assert vars(main) == before
     assert vars(main) == before
 
 
 def test_what_no_import_leads_to_is_sent_by_value():
-    """Under a main guard too: a lambda has no name to be imported by."""
-    assert spawning.unpack(spawning.pack([lambda x: x + 1], by_value=False))[0](2) == 3
+    """A lambda has no name to be imported by."""
+    assert spawning.unpack(spawning.pack([lambda x: x + 1]))[0](2) == 3
 
 
 def test_threads_that_hide_the_main_module_leave_it_as_it_was():
@@ -133,13 +123,12 @@ def test_threads_that_hide_the_main_module_leave_it_as_it_was():
 
 
 def test_what_cannot_be_sent_is_said_with_what_to_do():
-    for by_value in (True, False):
-        with pytest.raises(
-            ValueError,
-            match=r'cannot be told what to train \(TypeError: .*lock.*: define its parts in a module',
-        ) as error:
-            spawning.pack(threading.Lock(), by_value=by_value)
-        assert '\n' not in str(error.value)
+    with pytest.raises(
+        ValueError,
+        match=r'cannot be told what to train \(TypeError: .*lock.*: define its parts in a module',
+    ) as error:
+        spawning.pack(threading.Lock())
+    assert '\n' not in str(error.value)
     with pytest.raises(ValueError, match="No module named 'gone'.*: define its parts in a module of your own"):
         spawning.unpack(b'cgone\nOwn\n.')
 

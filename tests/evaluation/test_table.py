@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import sqlite3
+import sys
 import zipfile
 from pathlib import Path
 
@@ -19,9 +20,8 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.errors import RunError
-from nos_tf.evaluation.columns import Columns, accuracies
 from nos_tf.evaluation.jobs import Job
-from nos_tf.evaluation.table import FORMAT, RewardTable, Table
+from nos_tf.evaluation.table import FORMAT, Columns, RewardTable, Table
 from nos_tf.search.search import Search
 from nos_tf.store.results import Store, read_results
 from nos_tf.store.schema import SEARCH
@@ -29,6 +29,12 @@ from nos_tf.tasks.child import LOOKED_UP, Child, ChildSetup, Outcome
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
 from nos_tf.tasks.image_classification import ImageClassification
+
+sys.path.append(str(Path(__file__).parents[2] / 'benchmarks' / 'tabular'))
+
+from table_columns import accuracies, columns_of, save
+from table_rewards import mean_rewards
+from table_rewards import rewards as rewards_of
 
 ROOT = Path(__file__).parents[2]
 SPACE = SearchSpace(operands=('m', 'v', 'adam', '1e-3*w'), unaries=('x', 'exp'), binaries=('+', '-', 'left'))
@@ -58,7 +64,7 @@ RESCORED = [5, 2, 9]
 
 
 def columns(values):
-    return Columns.of(values, CHILD.learning_rates, IMAGES)
+    return columns_of(values, CHILD.learning_rates, IMAGES)
 
 
 def make(first=FIRST, **metadata):
@@ -89,7 +95,7 @@ def make(first=FIRST, **metadata):
 
 @pytest.fixture
 def path(tmp_path):
-    make().save(tmp_path / 'table.npz')
+    save(make(), tmp_path / 'table.npz')
     return tmp_path / 'table.npz'
 
 
@@ -101,7 +107,7 @@ def test_every_program_has_the_outcome_of_its_class(path):
     table = RewardTable.load(path)
     choices = every_choice()
     assert table.index(choices).tolist() == list(range(SPACE.size))
-    rewards = table.rewards(choices)
+    rewards = rewards_of(table)
     assert rewards.dtype == np.float32
     for choice, one, reward in zip(choices, CLASSES.of, rewards, strict=True):
         assert table.outcome(SPACE.rule(choice)) == FIRST[one]
@@ -118,7 +124,7 @@ def test_more_seeds_are_known_of_some(path):
     expected = [FIRST[one].reward for one in range(len(FIRST))]
     for row, one in enumerate(RESCORED):
         expected[one] = np.mean([expected[one], *(o.reward for o in AGAIN[2 * row : 2 * row + 2])])
-    np.testing.assert_allclose(table.mean_rewards(every_choice()), np.array(expected)[CLASSES.of], rtol=1e-6)
+    np.testing.assert_allclose(mean_rewards(table), np.array(expected)[CLASSES.of], rtol=1e-6)
 
 
 def test_programs_of_two_iterations_are_known_by_their_canonical_form(path):
@@ -133,12 +139,12 @@ def test_programs_of_two_iterations_are_known_by_their_canonical_form(path):
 
 def test_what_was_not_trained_has_no_reward(tmp_path):
     table = make(first=[None, *FIRST[1:]])
-    table.save(tmp_path / 'table.npz')
+    save(table, tmp_path / 'table.npz')
     table = RewardTable.load(tmp_path / 'table.npz')
     assert not table.metadata['complete'] and 'not complete' in str(table)
     assert table.outcome(CLASSES.representatives[0]) is None
-    np.testing.assert_array_equal(np.isnan(table.rewards(every_choice())), CLASSES.of == 0)
-    np.testing.assert_array_equal(np.isnan(table.mean_rewards(every_choice())), CLASSES.of == 0)
+    np.testing.assert_array_equal(np.isnan(rewards_of(table)), CLASSES.of == 0)
+    np.testing.assert_array_equal(np.isnan(mean_rewards(table)), CLASSES.of == 0)
 
 
 def test_a_table_is_known_by_what_it_holds(path):
@@ -197,7 +203,7 @@ def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path):
 
 
 def test_another_format_is_told_of(path):
-    make(format=FORMAT + 1).save(path)
+    save(make(format=FORMAT + 1), path)
     with pytest.raises(RunError, match=f'is a table of format {FORMAT + 1}, and this version reads {FORMAT}'):
         RewardTable.load(path)
 
@@ -235,7 +241,7 @@ def test_a_run_belongs_to_its_table_and_to_its_machine(tmp_path, path, monkeypat
         patch.setattr('nos_tf.evaluation.machine.processor', lambda: 'another')
         with pytest.raises(RunError, match='processor is'):
             search(path, children=10).run(tmp_path / 'run')
-    make(command='another').save(path)
+    save(make(command='another'), path)
     with pytest.raises(RunError, match='another configuration or version: Table is'):
         search(path).run(tmp_path / 'run')
 
@@ -270,7 +276,7 @@ def test_a_table_of_earlier_names_is_of_the_same_task(path):
         'images': TASK.images.load().fingerprint(),
         'processor': 'another',
     }
-    make(task=task).save(path)
+    save(make(task=task), path)
     with pytest.raises(RunError, match=r'made for another task: ConvNet\.filters is 8 there and 32 here$'):
         Table(str(path)).start(SETUP)
     table = Table(str(path))

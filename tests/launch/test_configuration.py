@@ -15,8 +15,8 @@ import pytest
 
 import configuration
 from nos_tf.errors import RunError
+from nos_tf.renamed import NAMES
 from nos_tf.search.search import Search
-from nos_tf.tasks.renamed import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = "include 'gin/quickstart.gin'\n"

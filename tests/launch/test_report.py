@@ -10,7 +10,7 @@ from gnmt.recipe import Trained as Translator
 from nos_tf.errors import RunError
 from nos_tf.report import comparison_report, report
 from nos_tf.store.trainings import TrainingStore
-from nos_tf.tasks.recipe import Trained
+from nos_tf.tasks.training import Trained
 from tests.launching import run_here
 
 draw = functools.partial(run_here, 'report', 'draw')

@@ -9,7 +9,7 @@ from nos_tf.report import comparison_report, report
 from nos_tf.report.drawn import in_figure
 from nos_tf.report.paper import FIGURES_5_AND_7
 from nos_tf.store.trainings import Key, TrainingStore
-from nos_tf.tasks.recipe import Curve, Trained
+from nos_tf.tasks.training import Curve, Trained
 from tests.report.test_report import Page, fill
 
 SGD, ADAM, POWERSIGN = 'keras.SGD', 'keras.Adam', 'powersign'

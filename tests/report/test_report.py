@@ -18,7 +18,7 @@ from nos_tf.store.results import Result, Store, best_rules
 from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.store.trainings import TrainingStore
 from nos_tf.tasks.child import TRAINED, Outcome
-from nos_tf.tasks.recipe import Trained
+from nos_tf.tasks.training import Trained
 
 RULES = ('g', 'g * exp(sign(g) * sign(m))', 'noise', 'g * 1', 'exp(g)')
 REWARDS = (0.5125, 0.8375, 0.1, 0.5125, 0.2)

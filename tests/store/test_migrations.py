@@ -21,7 +21,7 @@ from nos_tf.store.trainings import TRAININGS, Key, TrainingStore, kind_of, read_
 from nos_tf.tasks.child import Outcome
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.recipe import Curve, Recipe, Trained
+from nos_tf.tasks.training import Curve, Recipe, Trained
 from tests.tasks.small import SETUP, TASK
 
 MACHINE = {
@@ -298,7 +298,7 @@ def trainings_2(tmp_path):
 def test_trainings_of_version_2_are_read_as_they_are(trainings_2):
     path = trainings_2 / 'trainings.sqlite'
     content = path.read_bytes()
-    assert kind_of(trainings_2) == 'nos_tf.tasks.recipe.Trained'
+    assert kind_of(trainings_2) == 'nos_tf.tasks.training.Trained'
     assert read_trainings(trainings_2, Trained) == LEFT
     assert path.read_bytes() == content and [*trainings_2.iterdir()] == [path]
 

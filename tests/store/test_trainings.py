@@ -7,7 +7,7 @@ import pytest
 
 from nos_tf.errors import RunError
 from nos_tf.store.trainings import TRAININGS, Key, TrainingStore, kind_of, read_trainings
-from nos_tf.tasks.recipe import Curve, Trained
+from nos_tf.tasks.training import Curve, Trained
 
 FILE_NAME = TRAININGS.file_name
 KEY = Key('powersign', 0.1, 3)
@@ -34,9 +34,9 @@ def test_other_kinds_and_other_places_are_refused(tmp_path):
         read_trainings(tmp_path, Trained)
     with closing(TrainingStore(tmp_path, Trained, {'a': 1})) as store:
         store.save(KEY, SHORT)
-    assert kind_of(tmp_path) == 'nos_tf.tasks.recipe.Trained'
+    assert kind_of(tmp_path) == 'nos_tf.tasks.training.Trained'
     for attempt in (lambda: read_trainings(tmp_path, Other), lambda: TrainingStore(tmp_path, Other, {'a': 1})):
-        with pytest.raises(RunError, match=r'nos_tf\.tasks\.recipe\.Trained.*Other'):
+        with pytest.raises(RunError, match=r'nos_tf\.tasks\.training\.Trained.*Other'):
             attempt()
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.recipe import Recipe
+from nos_tf.tasks.training import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_a_procedure_out_of_range_names_its_binding(arguments):
 
 def test_a_sweep_longer_than_the_training_is_refused_before_anything_trains():
     setup = dataclasses.replace(SETUP, child=dataclasses.replace(CHILD, sweep_epochs=4))
-    with pytest.raises(ValueError, match=r'^Child.sweep_epochs = 4: must not exceed the 3 epochs of the task$'):
+    with pytest.raises(ValueError, match=r'^Child.sweep_epochs = 4: must be at most the 3 epochs of the task$'):
         setup.trainer()
 
 

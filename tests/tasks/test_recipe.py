@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 
 from nos_tf.config import Incidental
-from nos_tf.tasks.recipe import Curve, Trained
+from nos_tf.tasks.training import Curve, Trained
 from tests.tasks.linear import RECIPE, Linear
 
 

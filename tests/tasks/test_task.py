@@ -40,7 +40,7 @@ class Quadratic:
         return {'Quadratic.epochs': self.epochs}
 
     def load(self):
-        return Bowl(self.is_bounded)
+        return Bowl(self.epochs, self.is_bounded)
 
     def __str__(self):
         return 'a bowl'
@@ -51,15 +51,15 @@ class Bowl:
 
     steps_per_epoch = 5
 
-    def __init__(self, is_bounded=True):
-        self.is_bounded = is_bounded
+    def __init__(self, epochs=4, is_bounded=True):
+        self.steps, self.is_bounded = 5 * epochs, is_bounded
         self.data = {'bottom': tf.constant([1.0, 2.0, 3.0])}
 
     def start(self, seed):
         return tf.random.stateless_normal([3], [seed, 0]), {'steps': tf.constant(0)}
 
-    def batches(self, seed, epochs):
-        return NOISE * tf.random.stateless_normal([5 * epochs, 3], tf.stack([seed, 1]))
+    def batches(self, seed):
+        return NOISE * tf.random.stateless_normal([self.steps, 3], tf.stack([seed, 1]))
 
     def gradient(self, data, batches, step, weights, state):
         away = weights - data['bottom']
@@ -80,7 +80,7 @@ parse = UpdateRule.parse
 def by_hand(rate, steps, seed=0):
     """Gradient descent in NumPy."""
     bowl, bottom = Bowl(), np.array([1.0, 2.0, 3.0])
-    weights, noise = bowl.start(seed)[0].numpy(), bowl.batches(seed, 4).numpy()
+    weights, noise = bowl.start(seed)[0].numpy(), bowl.batches(seed).numpy()
     for step in range(steps):
         weights = weights - rate * (CURVATURE * (weights - bottom) + noise[step])
     return 100 * steps - np.sum((weights - bottom) ** 2)
@@ -164,6 +164,7 @@ def test_a_search_whose_task_measures_no_number_ends_with_one_line(tmp_path):
         search.run(tmp_path)
 
 
+@pytest.mark.slow
 def test_processes_train_to_the_same_bits(tmp_path):
     search_of(InProcess()).run(tmp_path / 'here')
     search_of(ProcessPool(2)).run(tmp_path / 'there')

@@ -46,7 +46,7 @@ class Oracle:
     """Sections 4.1 and 4.2 for two rules, in the plainest way: a Keras model, NumPy updates, a loop in Python."""
 
     def __init__(self, trainer):
-        self.order = trainer.task.batches(tf.constant(CHILD.seed), TASK.epochs).numpy()
+        self.order = trainer.task.batches(tf.constant(CHILD.seed)).numpy()
         self.weights = TASK.network.initial_weights((8, 8, 1), 10, CHILD.seed).numpy()
         self.images = TASK.images.load()
         self.model = keras_model(TASK.network, (8, 8, 1), 10)
@@ -97,7 +97,7 @@ def steps(trainer, oracle):
     @tf.function(autograph=False)
     def train(weights, token_ids, rate, last_step):
         start = Progress(interpreter.initial_state(weights), TASK.network.initial_statistics())
-        run = _Run(trainer.data, trainer.task.batches(seed, TASK.epochs), token_ids, rate, seed)
+        run = _Run(trainer.data, trainer.task.batches(seed), token_ids, rate, seed)
         return trainer._steps(start, run, last_step)[0]
 
     def call(rule, rate, last_step, weights=oracle.weights):

@@ -76,7 +76,10 @@ def test_longer_ones_are_worth_more_with_alpha_and_the_search_differs(weights):
 
 @pytest.mark.parametrize(
     ('arguments', 'said'),
-    [({'width': 0}, 'Beam.width = 0'), ({'alpha': -0.1}, 'Beam.alpha = -0.1: must be a number, at least 0 and at most 1')],
+    [
+        ({'width': 0}, 'Beam.width = 0'),
+        ({'alpha': -0.1}, 'Beam.alpha = -0.1: must be a number, at least 0 and at most 1'),
+    ],
 )
 def test_beams_that_cannot_be(arguments, said):
     with pytest.raises(ValueError, match=said):

@@ -76,7 +76,10 @@ def test_perplexity_does_not_overflow():
         ({'clip_norm': 0}, r'TranslationRecipe.clip_norm = 0: must be a number, above 0 and below 1e\+38'),
         ({'beam': Beam(61)}, 'Beam.width = 61: must be at most the 60 subwords'),
         ({'subwords': 1.5}, 'TranslationRecipe.subwords = 1.5'),
-        ({'corpus': NumberWords}, r'TranslationRecipe.corpus = .*: must be a CorpusSource: write @Name\(\), with brackets'),
+        (
+            {'corpus': NumberWords},
+            r'TranslationRecipe.corpus = .*: must be a CorpusSource: write @Name\(\), with brackets',
+        ),
     ],
 )
 def test_recipes_that_cannot_be(change, said):

@@ -22,7 +22,9 @@ ADAM = ('keras.Adam', 0.01, 0)
 @pytest.fixture
 def make(tmp_path):
     numbers = iter(range(99))
-    return lambda **change: TranslationSetup(dataclasses.replace(RECIPE, **change), tmp_path / str(next(numbers))).trainer()
+    return lambda **change: TranslationSetup(
+        dataclasses.replace(RECIPE, **change), tmp_path / str(next(numbers))
+    ).trainer()
 
 
 def without_times(trained):

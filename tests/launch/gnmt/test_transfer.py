@@ -289,5 +289,5 @@ def test_the_report_of_a_search_shows_it_beside(tmp_path):
     assert f'| translated | test BLEU | keras.Adam: 20.5 ± 0.7 | {found}: 20.5 ± 0.7 | 2 | +0.0 ± 0.0 | 0 | 0 |' in text
     assert '### Differences by seed: test BLEU: translated\n' in text and 'dashed those that have a name' in text
     assert (search / 'curves_translated.png').read_bytes() == report.draw(translated).curves
-    with pytest.raises(RunError, match=r'trainings of another kind: gnmt.recipe.Trained, not nos_tf.tasks.recipe'):
+    with pytest.raises(RunError, match=r'trainings of another kind: gnmt.recipe.Trained, not nos_tf.tasks.training'):
         search_report.write(search, [translated])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from nos_tf.tasks.keras_layers import FusedBatchNormalization
+from nos_tf.tasks.convnet import FusedBatchNormalization
 
 IMAGES = tf.random.stateless_normal([6, 5, 4, 3], [1, 2], mean=2.0, stddev=3.0)
 

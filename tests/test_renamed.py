@@ -6,7 +6,7 @@ import json
 import pytest
 
 from nos_tf.config import differences
-from nos_tf.tasks.renamed import NAMES, rename_bindings, renamed
+from nos_tf.renamed import NAMES, rename_bindings, renamed
 from tests.tasks.linear import RECIPE
 from tests.tasks.small import SETUP, TASK
 
@@ -52,7 +52,11 @@ def test_one_of_another_task_differs_by_the_names_of_today():
 
 
 def test_names_of_today_and_others_stay():
-    for identity in (SETUP.identity(), RECIPE.identity(), {'hostile': {'a': 1}, 'Child.seed': 3, 'list': [{'kind': 1}]}):
+    for identity in (
+        SETUP.identity(),
+        RECIPE.identity(),
+        {'hostile': {'a': 1}, 'Child.seed': 3, 'list': [{'kind': 1}]},
+    ):
         assert renamed(identity) == identity
     assert renamed(renamed(OF_CHILD)) == renamed(OF_CHILD)
 
@@ -80,7 +84,14 @@ def test_lines_of_before_are_rewritten_and_told(line, today):
 
 @pytest.mark.parametrize(
     'line',
-    ['Child.seed = 3', 'Child.epochs_more = 3', 'MyChild.epochs = 3', '# Child.epochs = 3', 'x = "Child.epochs = 3"', ''],
+    [
+        'Child.seed = 3',
+        'Child.epochs_more = 3',
+        'MyChild.epochs = 3',
+        '# Child.epochs = 3',
+        'x = "Child.epochs = 3"',
+        '',
+    ],
 )
 def test_other_lines_stay(line):
     assert rename_bindings(line) == (line, {})

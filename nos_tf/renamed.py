@@ -14,6 +14,7 @@ NAMES = {
 """Old name -> new name."""
 
 _BINDING = re.compile(rf'^(\s*)({"|".join(map(re.escape, NAMES))})(?=\s*=)', re.MULTILINE)
+_KINDS = {'nos_tf.tasks.recipe.Trained': 'nos_tf.tasks.training.Trained'}  # of trainings in a store
 _CLASSES = {'Child.network': 'ConvNet', 'Child.constants': 'RuleConstants'}
 
 
@@ -34,7 +35,7 @@ def renamed(identity: Mapping[str, Any]) -> dict[str, Any]:
             found[new] = f'@{kind}()'
             found.update({f'{kind}.{field}': part for field, part in parts.items()})
         else:
-            found[new] = value
+            found[new] = _KINDS.get(value, value) if name == 'trainings' else value
     return found
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nos_tf.optimizers.contender import Contender
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.recipe_trainer import RecipeTrainer, _Model
+from nos_tf.tasks.training import RecipeTrainer, _Model
 from tests.tasks.linear import OF_EVERY_OPTIMIZER, RECIPE
 
 ADAM, DROP = 'keras.Adam', 'drop(m, 0.3) * exp(1e-3*w)'

@@ -1,10 +1,17 @@
 """Outcomes survive as columns bit for bit, however a graph rounds, and what is no share is refused."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from nos_tf.evaluation.columns import UNTRAINED, Columns, accuracies
+from nos_tf.evaluation.table import UNTRAINED
 from nos_tf.tasks.child import Outcome
+
+sys.path.append(str(Path(__file__).parents[2] / 'benchmarks' / 'tabular'))
+
+from table_columns import accuracies, columns_of
 
 RATES = (0.01, 0.1, 1.0)
 
@@ -22,7 +29,7 @@ OUTCOMES = [
 
 def test_outcomes_come_back_bit_for_bit():
     assert told(322) != float(np.float32(322) / np.float32(500)), 'shows nothing about rounding'
-    columns = Columns.of([OUTCOMES[0], None, OUTCOMES[1]], RATES, 500)
+    columns = columns_of([OUTCOMES[0], None, OUTCOMES[1]], RATES, 500)
     words = accuracies(OUTCOMES, 500)
     assert [columns.outcome(i, RATES, words) for i in range(3)] == [OUTCOMES[0], None, OUTCOMES[1]]
     assert columns.right.tolist() == [322, UNTRAINED, 500]
