@@ -24,12 +24,13 @@ from tests import conftest as _one_thread  # noqa: E402, F401
 from tests import launching  # noqa: E402
 
 MODULES = [
-    'tests.test_config', 'tests.dsl.test_classes', 'tests.dsl.test_embedding', 'tests.dsl.test_primitives',
+    'tests.test_config', 'tests.benchmarks.test_table_columns', 'tests.dsl.test_classes',
+    'tests.dsl.test_embedding', 'tests.dsl.test_primitives',
     'tests.dsl.test_reader', 'tests.dsl.test_rule', 'tests.dsl.test_space', 'tests.optimizers.test_constants',
     'tests.optimizers.test_contender', 'tests.optimizers.test_nos_optimizer',
     'tests.optimizers.test_optimizer_class', 'tests.evaluation.cluster.test_config',
-    'tests.evaluation.cluster.test_notes', 'tests.evaluation.test_columns', 'tests.compare.test_comparison',
-    'tests.tasks.test_child', 'tests.tasks.test_convnet', 'tests.tasks.test_data',
+    'tests.evaluation.cluster.test_notes', 'tests.compare.test_comparison', 'tests.tasks.test_child',
+    'tests.tasks.test_convnet', 'tests.tasks.test_data',
     'tests.tasks.test_image_classification', 'tests.tasks.test_recipe', 'tests.tasks.test_rosenbrock',
     'tests.tasks.test_wide_resnet', 'tests.launch.gnmt.test_beam', 'tests.launch.gnmt.test_model',
     'tests.launch.gnmt.test_recipe', 'tests.launch.gnmt.test_text', 'tests.launch.gnmt.test_transfer',

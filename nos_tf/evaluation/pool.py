@@ -52,8 +52,8 @@ class ProcessPool(OneThread):
         self._pool = ProcessPoolExecutor(
             self.workers,
             multiprocessing.get_context('spawn'),
-            initializer=_start_worker,
-            initargs=(self._packed, machine.settings()),
+            initializer=exec,  # which a worker has before it has imported anything
+            initargs=(_BEGIN, {'packed': self._packed, 'settings': machine.settings()}),
         )
 
     def submit(self, job: Any) -> None:
@@ -118,6 +118,18 @@ def _deaf_to_interrupts() -> Iterator[None]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
+
+_BEGIN = """
+import os
+from contextlib import ExitStack, suppress
+
+with ExitStack() as stack:
+    with suppress(OSError):  # standard error may be closed; what TensorFlow's import prints heeds no log level
+        stack.callback(os.dup2, os.dup(2), 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    from nos_tf.evaluation.pool import _start_worker
+_start_worker(packed, settings)
+"""
 
 _trainer: Any  # of this worker process
 

@@ -47,12 +47,10 @@ _SENTENCES = {
         '{path} holds nothing yet, or is a file of another program or version ({text}): wait for its run to begin, or '
         'choose another --run_dir'
     ),
-    BUSY: '{path} is locked by another program ({text}): close that and try again',
-    LOCKED: '{path} is locked by another program ({text}): close that and try again',
+    **dict.fromkeys((BUSY, LOCKED), '{path} is locked by another program ({text}): close that and try again'),
     NOMEM: 'too little memory to read or write {path} ({text}): make room there and run the same command again',
     READONLY: '{path} cannot be written to ({text}): see to its permissions, and to those of its directory',
     IOERR: '{path} cannot be read or written ({text}): is the disk full or failing, a quota spent, the network down?',
-    CORRUPT: _CORRUPTED,
     FULL: 'no space left to write {path} ({text}): make room and run the same command again',
     CANTOPEN: (
         '{path} cannot be opened, or the journal beside it not made ({text}): see to its permissions, to the room for '
@@ -61,7 +59,7 @@ _SENTENCES = {
     PROTOCOL: _NO_LOCKS,
     TOOBIG: '{path} cannot hold a value as large as that ({text}): choose a smaller configuration',
     NOLFS: 'the file system of {path} cannot hold a file as large as that ({text}): choose another --run_dir',
-    NOTADB: _CORRUPTED,
+    **dict.fromkeys((CORRUPT, NOTADB), _CORRUPTED),
 }
 _EXTENDED = {
     # IOERR_UNLOCK, RDLOCK, BLOCKED, CHECKRESERVEDLOCK, LOCK, SHMOPEN, SHMLOCK, SHMMAP

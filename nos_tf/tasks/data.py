@@ -96,9 +96,29 @@ class Digits(Configured):
     train_examples: Count = 1000
     seed: Natural = 0
 
+    @lru_cache(maxsize=2)  # noqa: B019 (values are small and frozen, and two are kept)
     def load(self) -> Images:
         """Images [N, 8, 8, 1]."""
-        return _load_digits(self)
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        validation_examples = 500
+        most = len(pixels) - validation_examples - 1
+        if self.train_examples > most:
+            raise ValueError(f'Digits.train_examples = {self.train_examples}: must be from 1 to {most}')
+        random = np.random.Generator(np.random.PCG64(self.seed))
+        order = random.permutation(len(pixels))
+        clean = (pixels / 16 - 0.5).reshape(-1, 8, 8, 1)
+        noisy = (clean + self.noise * random.standard_normal(clean.shape)).astype(np.float32)
+        everything = Split(noisy[order], labels[order].astype(np.int32))
+        n = self.train_examples
+        return Images(
+            'digits',
+            10,
+            everything.head(n),
+            Split(everything.images[n : n + validation_examples], everything.labels[n : n + validation_examples]),
+            Split(everything.images[n + validation_examples :], everything.labels[n + validation_examples :]),
+        )
 
 
 @gin.register
@@ -122,9 +142,10 @@ class TfdsImages(Configured):
     download: Annotated[bool, Incidental] = True
     seed: Natural = 0
 
+    @lru_cache(maxsize=2)  # noqa: B019 (values are small and frozen, and two are kept)
     def load(self) -> Images:
         """Images [N, side, side, C]."""
-        return _load_tfds(self)
+        return _parted(self, self.dataset, *_read_tfds(self))
 
 
 @gin.register
@@ -145,6 +166,7 @@ class IdxImages(Configured):
     side: Count | None = None
     seed: Natural = 0
 
+    @lru_cache(maxsize=2)  # noqa: B019 (values are small and frozen, and two are kept)
     def load(self) -> Images:
         """Images [N, side, side, 1].
 
@@ -152,49 +174,15 @@ class IdxImages(Configured):
             FileNotFoundError: there is no such file.
             ValueError: a file is not of this format.
         """
-        return _load_idx(self)
-
-
-@lru_cache(maxsize=2)
-def _load_digits(source: Digits) -> Images:
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    validation_examples = 500
-    most = len(pixels) - validation_examples - 1
-    if source.train_examples > most:
-        raise ValueError(f'Digits.train_examples = {source.train_examples}: must be from 1 to {most}')
-    random = np.random.Generator(np.random.PCG64(source.seed))
-    order = random.permutation(len(pixels))
-    clean = (pixels / 16 - 0.5).reshape(-1, 8, 8, 1)
-    noisy = (clean + source.noise * random.standard_normal(clean.shape)).astype(np.float32)
-    everything = Split(noisy[order], labels[order].astype(np.int32))
-    n = source.train_examples
-    return Images(
-        'digits',
-        10,
-        everything.head(n),
-        Split(everything.images[n : n + validation_examples], everything.labels[n : n + validation_examples]),
-        Split(everything.images[n + validation_examples :], everything.labels[n + validation_examples :]),
-    )
-
-
-@lru_cache(maxsize=2)
-def _load_tfds(source: TfdsImages) -> Images:
-    return _parted(source, source.dataset, *_read_tfds(source))
-
-
-@lru_cache(maxsize=2)
-def _load_idx(source: IdxImages) -> Images:
-    directory = Path(source.directory)
-    train, test = (
-        Split(
-            _read_idx(directory / f'{part}-images-idx3-ubyte', 3)[..., np.newaxis],
-            _read_idx(directory / f'{part}-labels-idx1-ubyte', 1).astype(np.int32),
+        directory = Path(self.directory)
+        train, test = (
+            Split(
+                _read_idx(directory / f'{part}-images-idx3-ubyte', 3)[..., np.newaxis],
+                _read_idx(directory / f'{part}-labels-idx1-ubyte', 1).astype(np.int32),
+            )
+            for part in ('train', 't10k')
         )
-        for part in ('train', 't10k')
-    )
-    return _parted(source, directory.resolve().name, train, test, int(train.labels.max(initial=0)) + 1)
+        return _parted(self, directory.resolve().name, train, test, int(train.labels.max(initial=0)) + 1)
 
 
 def _read_idx(path: Path, rank: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from nos_tf.config import Configured, Count, bindings_of
 from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.data import Digits, ImageSource, Split
+from nos_tf.tasks.data import Digits, ImageSource
 from nos_tf.tasks.task import Gradient
 
 
@@ -79,7 +79,8 @@ class _Loaded:
             raise ValueError(f'ImageClassification.batch_size = {task.batch_size}: must divide {count} examples')
         self.classes, self.steps_per_epoch = images.classes, count // task.batch_size
         self.steps = task.epochs * self.steps_per_epoch
-        self.data = _Data(_constants(train), _constants(images.validation))
+        parts = train, images.validation
+        self.data = _Data(*(_Examples(tf.constant(part.images), tf.constant(part.labels)) for part in parts))
 
     def __str__(self) -> str:
         return f'a batch of {self.task.batch_size} images of {"x".join(map(str, self.shape))} on {self.network}'
@@ -116,7 +117,3 @@ class _Loaded:
 
         _, right = tf.while_loop(lambda start, _: start < count, count_right, (0, 0), parallel_iterations=1)
         return tf.cast(right, tf.float32) / count
-
-
-def _constants(split: Split) -> _Examples:
-    return _Examples(tf.constant(split.images), tf.constant(split.labels))

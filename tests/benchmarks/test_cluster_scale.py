@@ -20,13 +20,16 @@ from nos_tf.tasks.child import LOOKED_UP
 from tests.evaluation.test_table import CHILD, SETUP, SPACE, TASK, make
 
 sys.path.append(str(Path(__file__).parents[2] / 'benchmarks'))
+sys.path.append(str(Path(__file__).parents[2] / 'benchmarks' / 'tabular'))
 
 import cluster_scale
 import simulated_search
 from simulated_search import Mode, play
+from table_columns import save
+from table_rewards import choices_of
 from virtual_workers import Times, Training, VirtualWorkers
 
-JOBS = [Job(rule.canonical(), 0) for rule in map(SPACE.rule, make().choices[:60:7])]
+JOBS = [Job(rule.canonical(), 0) for rule in map(SPACE.rule, choices_of(make())[:60:7])]
 
 
 class Clock:
@@ -52,7 +55,7 @@ class Script:
 @pytest.fixture(scope='module')
 def table(tmp_path_factory):
     path = tmp_path_factory.mktemp('table') / 'table.npz'
-    make().save(path)
+    save(make(), path)
     return Table(str(path))
 
 
@@ -125,7 +128,9 @@ def test_times_have_the_mean_that_is_asked_for_and_a_heavy_tail():
 
 
 def test_times_of_a_table_are_without_its_longest():
-    first = [outcome._replace(seconds=1.0) for outcome in map(make().outcome, map(SPACE.rule, make().choices[:1]))] * 2
+    first = [
+        outcome._replace(seconds=1.0) for outcome in map(make().outcome, map(SPACE.rule, choices_of(make())[:1]))
+    ] * 2
     table = make(first=[*first, *([None] * (len(make().representatives) - 3)), first[0]._replace(seconds=900.0)])
     assert Times.of_table(table).measured.tolist() == [1.0, 1.0]
 

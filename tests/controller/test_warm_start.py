@@ -8,6 +8,7 @@ import pytest
 
 import nos_tf.search.search  # noqa: F401 (gin then knows SearchSpace)
 from nos_tf.controller.learners import Evolution, Reinforce, WarmStart
+from nos_tf.controller.warm_start import WarmAgent
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 
@@ -34,6 +35,7 @@ def proposed(learner, space, batches, batch=3):
 )
 def test_given_rules_come_first_and_once(space):
     learner = WarmStart(learner=Evolution(population=5), rules=RULES).start(space, 0)
+    assert isinstance(learner, WarmAgent)
     batches = proposed(learner, space, 4)
     rules = [rule.canonical() for batch, _ in batches for rule in batch]
     expected = [rule for rule in map(UpdateRule.parse, RULES) if rule.iterations <= space.iterations]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from nos_tf.dsl import equivalence
+from nos_tf.dsl.direction import Multiple
+from nos_tf.dsl.direction import direction as direction_of
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from tests.rules import random_rules
@@ -51,6 +53,7 @@ def value(rule):
 )
 def test_by_hand(text, direction, factor):
     found, times = UpdateRule.parse(text).direction()
+    assert direction_of(UpdateRule.parse(text).canonical().expression) == Multiple(found.expression, times)
     assert (found, times) == (UpdateRule.parse(direction).canonical(), pytest.approx(factor))
 
 

@@ -146,8 +146,8 @@ import argparse, gin, configuration
 configuration.configure(argparse.Namespace(gin_files=['x.gin'], gin_bindings=[]), lambda: None)
 print(ascii(gin.query_parameter('%name')))
 """
-    (here / 'nos_tf' / 'tasks').mkdir(parents=True)  # all that the module needs of it; the rest imports TensorFlow
-    for name in ('errors', 'output', 'tasks/renamed'):
+    (here / 'nos_tf').mkdir()  # all that the module needs of it; the rest imports TensorFlow
+    for name in ('errors', 'output', 'renamed'):
         shutil.copy(ROOT / f'nos_tf/{name}.py', here / f'nos_tf/{name}.py')
     environment = {'LANG': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0', 'PYTHONPATH': str(ROOT / 'launch')}
     run = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False)
