@@ -31,9 +31,11 @@ if TYPE_CHECKING or not _IS_COMMAND:
     from nos_tf.optimizers.nos_optimizer import AddSign, NOSOptimizer, PowerSign, optimizer_class
 if TYPE_CHECKING:
     from nos_tf.search.search import Search
+    from nos_tf.tasks.keras_task import KerasTask
 
 __all__ = [
     'AddSign',
+    'KerasTask',
     'NOSOptimizer',
     'PowerSign',
     'Search',
@@ -45,6 +47,7 @@ __all__ = [
 
 
 _LATER = {
+    'KerasTask': 'nos_tf.tasks.keras_task',
     'Search': 'nos_tf.search.search',
     **dict.fromkeys(('AddSign', 'NOSOptimizer', 'PowerSign', 'optimizer_class'), 'nos_tf.optimizers.nos_optimizer'),
 }

@@ -33,7 +33,7 @@ def reward_curve(rows: Sequence[Row], baselines: Mapping[str, float], others: Ma
 
     Args:
         rows: the children in the order of sampling.
-        baselines: mean accuracy of known optimizers on fresh seeds, by name: that of the best is drawn as a line.
+        baselines: mean reward of known optimizers on fresh seeds, by name: that of the best is drawn as a line.
         others: children of other searches by name, whose means are drawn beside.
     """
     rewards = np.array([row.reward for row in rows])

@@ -184,10 +184,10 @@ def _scores(scores: Sequence[Score]) -> Section:
     return Section(
         'On fresh seeds',
         f'The best rules and the known optimizers (shaded), trained under the same procedure with {seeds} seeds '
-        'that the search has not seen; the validation images are the same. Intervals are of 95% by Student’s t; '
+        'that the search has not seen; the validation set is the same. Intervals are of 95% by Student’s t; '
         'differences are paired by seed. A rule beats the best baseline only where its difference stays above '
         'zero; choosing the best of several rules still flatters the winner.',
-        ['rule', 'in the search', 'mean accuracy', 'against the best baseline', 'learning rate'],
+        ['rule', 'in the search', 'mean reward', 'against the best baseline', 'learning rate'],
         [list(score_cells(score)) for score in scores],
         (1, 2, 3, 4),
         [i for i, score in enumerate(scores) if score.name],

@@ -120,7 +120,7 @@ def _number(name: str, value: float) -> str:
 
 def scores_table(scores: Sequence[Score], seeds: int) -> Table:
     """The rescored rules beside the baselines, as a table for the terminal."""
-    table = Table(title=f'validation accuracy on {seeds} fresh seeds, with 95% intervals')
+    table = Table(title=f'rewards on {seeds} fresh seeds, with 95% intervals')
     for heading in ('rule', 'in the search', 'mean', 'against the best baseline', 'learning rate'):
         table.add_column(heading, justify='left' if heading == 'rule' else 'right', overflow='fold')
     for score in scores:

@@ -223,6 +223,7 @@ class Trainer:
         then the same whatever comes, so stopping changes no reward. The loss, NaN by then, says when to look.
         """
         first_step = progress.optimizer.step
+        schedule, decay = (getattr(self.task, name, None) for name in ('schedule', 'decay'))
 
         def learns(progress: Progress, total: tf.Tensor) -> tf.Tensor:
             lost = tf.cond(
@@ -238,11 +239,14 @@ class Trainer:
             loss, gradient, state = self.task.gradient(
                 run.data, run.batches, optimizer.step, optimizer.weights, progress.state
             )
+            rate = run.rate if schedule is None else run.rate * schedule(optimizer.step)
+            if decay is not None:
+                optimizer = optimizer._replace(weights=optimizer.weights * (1.0 - rate * decay))
             optimizer = interpreter.update(
                 run.token_ids,
                 optimizer,
                 gradient,
-                run.rate,
+                rate,
                 seed=run.seed,
                 constants=self.child.constants,
                 vocabulary=self.vocabulary,

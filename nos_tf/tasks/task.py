@@ -39,7 +39,11 @@ class Task(Protocol):
 
 
 class LoadedTask(Protocol):
-    """A task in a process that trains. Weights are one vector, float32 [P]; `str` describes what needs the memory."""
+    """A task in a process that trains. Weights are one vector, float32 [P]; `str` describes what needs the memory.
+
+    It may have two things more: `schedule(step)`, the factor of the learning rate at a step, float32 []; and `decay`,
+    float32 [P], how much of itself each weight loses before an update, times the learning rate.
+    """
 
     data: Any  # tensors, in whatever structure; the functions of tensors below are given them
     steps: int  # updates of a whole training

@@ -188,7 +188,7 @@ def test_the_page_says_what_the_task_was_whatever_it_is(tmp_path, page):
 
 
 def test_the_page_lists_the_scores(page):
-    start = page.rows.index(['rule', 'in the search', 'mean accuracy', 'against the best baseline', 'learning rate'])
+    start = page.rows.index(['rule', 'in the search', 'mean reward', 'against the best baseline', 'learning rate'])
     # 12.7062 * 0.005 * sqrt(2) / sqrt(2) = 0.0635 around each mean; paired, every seed differs by the same
     assert page.rows[start + 1] == ['g * exp(sign(g) * sign(m))', '0.838', '0.625 ± 0.064', '+0.005 ± 0.000', '0.01']
     assert sorted(page.rows[start + 2 : start + 4]) == [

@@ -1,0 +1,406 @@
+"""A task on anybody's own Keras model and data (the paper's conclusion: the approach takes in its environment).
+
+The model runs statelessly: all trainable weights are one vector, all that changes besides (the statistics of batch
+normalisation, the states of random generators) is passed along, and one traced graph trains every rule.
+"""
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Annotated, Any
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nos_tf.config import Configured, Count, Natural, Positive, at_least
+from nos_tf.tasks.keras_data import Data, Stream, at, count, examples, fingerprint, weighed
+from nos_tf.tasks.task import Gradient
+
+MEMORY = 2**30  # bytes of a tf.data.Dataset that are held in memory, unless more are allowed
+SCHEDULES = ('constant', 'linear', 'cosine')
+
+
+@gin.register
+@dataclass(frozen=True, eq=False)
+class KerasTask(Configured):
+    """A Keras model, data, a loss and a measure.
+
+    Args:
+        build: returns a new model; called for each seed, after `keras.utils.set_random_seed`.
+        train: (x, y) or (x, y, sample_weight): arrays, or dicts or tuples of them, of one length; a `tf.data.Dataset`
+            of batches of such, which is held in memory; or a function of (seed, epoch) that returns a dataset, whose
+            batches, all of one shape, are streamed as they come. A stream needs `steps`, and does not go to a cluster.
+        validation: arrays, or a dataset that is held in memory.
+        loss: as `keras.Model.compile` takes it; None for a model that is compiled, or adds all its losses itself.
+        measure: 'loss', whose negative is measured, or a metric of Keras, by name or object.
+        lower_is_better: whether a metric is an error, so that its negative is measured.
+        steps: updates of a whole training, of which a sixth counts as an epoch of the sweep; give these or epochs.
+        epochs: passes over the data of a whole training.
+        batch_size: examples of an update; what is left of an epoch is dropped.
+        class_weight: class -> weight of its examples in training.
+        clipnorm: bound of the norm of each weight's gradient, as in the optimizers of Keras.
+        weight_decay: decoupled: before each update, weights lose so much of themselves times the learning rate.
+        no_decay: words; weights whose path has one of them do not decay.
+        schedule: of the learning rate: 'constant', or 'linear' or 'cosine' to zero.
+        warmup_steps: over which the learning rate rises to its value first.
+        memory: bytes that a dataset may take.
+
+    Raises:
+        ValueError: a value out of range, or data that do not fit each other; the message names the argument.
+    """
+
+    build: Callable[[], keras.Model] = gin.REQUIRED
+    train: Any = gin.REQUIRED
+    validation: Any = gin.REQUIRED
+    loss: Any = None
+    measure: Any = 'loss'
+    lower_is_better: bool = False
+    steps: Count | None = None
+    epochs: Count | None = None
+    batch_size: Count = 32
+    class_weight: Any = None
+    clipnorm: Positive | None = None
+    weight_decay: Annotated[float, at_least(0)] = 0.0
+    no_decay: Any = ()
+    schedule: str = 'constant'
+    warmup_steps: Natural = 0
+    memory: Count = MEMORY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f'KerasTask.steps = {self.steps}, epochs = {self.epochs}: give one of them')
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f'KerasTask.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
+        if not callable(self.build):
+            raise ValueError(f'KerasTask.build = {self.build!r}: must be a function that returns a new keras.Model')
+
+    @cached_property
+    def _loaded(self) -> '_Loaded':
+        return _Loaded(self)
+
+    @property
+    def chance(self) -> float:
+        """The measure of a model before training."""
+        return self._loaded.untrained
+
+    def load(self) -> '_Loaded':
+        """Returns the task with its data and a model to trace."""
+        return self._loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != '_loaded'}  # tensors stay here
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the model, the data and the procedure, as hashes where they are large."""
+        return self._loaded.identity()
+
+    def __str__(self) -> str:
+        return str(self._loaded)
+
+
+@contextmanager
+def _seeded(seed: int) -> Any:
+    """Has Keras, NumPy and Python draw from a seed, and puts back what the latter two drew from."""
+    kept = random.getstate(), np.random.get_state()  # noqa: NPY002 (what Keras seeds)
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+
+
+class _Loaded:
+    """The task at work: one model, which is traced; others give the weights of other seeds."""
+
+    def __init__(self, task: KerasTask) -> None:
+        self.task = task
+        if callable(task.train) and task.steps is None:
+            raise ValueError('KerasTask.steps = None: a stream has no epochs: give steps')
+        self._stream = Stream(task.train) if callable(task.train) else None
+        train = self._stream.batch if self._stream else examples('train', task.train, task.memory)
+        self.data = Data(weighed(train, task.class_weight), examples('validation', task.validation, task.memory))
+        there = count(self.data.train)
+        if task.batch_size > there and not self._stream:
+            raise ValueError(f'KerasTask.batch_size = {task.batch_size}: must be at most the {there} examples')
+        batches = there // task.batch_size
+        self.steps = task.steps or (task.epochs or 0) * batches
+        self.steps_per_epoch = batches if task.steps is None else math.ceil(task.steps / 6)
+        self.model = self._build(0)
+        self._weights, self._others = self.model.trainable_variables, self.model.non_trainable_variables
+        if not self._weights:
+            raise ValueError('KerasTask.build: the model has no weights to train')
+        self._sizes = [math.prod(variable.shape) for variable in self._weights]
+        self._shapes = [(tuple(v.shape), v.dtype) for v in (*self._weights, *self._others)]
+        self._metric = self._get_metric()
+        self._try()
+        self.untrained = float(self._measured(self.data, *self._values(self.model)))
+
+    def _build(self, seed: int) -> keras.Model:
+        """A model of a seed, built and compiled."""
+        with _seeded(seed):
+            model = self.task.build()
+            if not isinstance(model, keras.Model):
+                raise ValueError(f'KerasTask.build: returned {model!r}, and no keras.Model: does it lack a return?')
+            if type(model).train_step is not keras.Model.train_step:
+                raise ValueError(
+                    f'KerasTask.build: {type(model).__name__} has a train_step of its own, which cannot be honoured: '
+                    'write a task by hand (nos_tf/tasks/task.py), or let compute_loss do it'
+                )
+            x, *_ = keras.utils.unpack_x_y_sample_weight(self._first())
+            try:
+                model(x)
+            except Exception as error:  # whatever the layers raise
+                raise ValueError(
+                    f'KerasTask.train: the model cannot be called on a batch of x ({_brief(error)})'
+                ) from error
+        halves = [layer.name for layer in model._flatten_layers() if layer.compute_dtype == 'float16']
+        if halves:
+            raise ValueError(
+                f'KerasTask.build: the layer {halves[0]} computes in float16, which needs a scaled loss: use bfloat16'
+            )
+        if self.task.loss is not None or not model.compiled:
+            model.compile('sgd', loss=self.task.loss)
+        return model
+
+    def _first(self) -> Any:
+        """A minibatch."""
+        return self.data.train if self._stream else at(self.data.train, tf.range(self.task.batch_size))
+
+    def _get_metric(self) -> keras.metrics.Metric | None:
+        """The metric that is measured; None for the loss."""
+        if self.task.measure == 'loss':
+            return None
+        try:
+            metric = keras.metrics.get(self.task.measure)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'KerasTask.measure = {self.task.measure!r}: is no metric of Keras ({error})') from error
+        if isinstance(metric, keras.metrics.Metric):
+            return metric
+        return keras.metrics.MeanMetricWrapper(metric)
+
+    def _try(self) -> None:
+        """Does one step and one measure by hand: what a model, a loss or a metric makes late is made now.
+
+        Raises:
+            ValueError: they do not fit the data, or cannot be trained.
+        """
+        batch = self._first()
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        with tf.GradientTape() as tape:
+            prediction = self.model(x, training=True)
+            try:
+                loss = self.model.compute_loss(x, y, prediction, sample_weight, training=True)
+            except Exception as error:  # whatever a loss raises
+                raise ValueError(
+                    f'KerasTask.loss = {self.task.loss!r}: cannot be computed ({_brief(error)})'
+                ) from error
+        if not np.isfinite(float(loss)):
+            raise ValueError(
+                f'KerasTask.loss: is {float(loss)} before training: look at the data and the initial weights'
+            )
+        gradients = tape.gradient(loss, [weight.value for weight in self._weights])
+        if not any(gradient is not None for gradient in gradients):
+            raise ValueError('KerasTask.loss: no weight has a gradient: does the loss depend on the model?')
+        if self._metric is not None:
+            try:
+                self._metric.update_state(y, prediction, sample_weight)
+                self._metric.result()
+            except Exception as error:  # whatever a metric raises
+                raise ValueError(
+                    f'KerasTask.measure = {self.task.measure!r}: cannot be computed ({_brief(error)})'
+                ) from error
+            self._metric.reset_state()
+        weights, state = self._values(self.model)
+        first, again = (float(self._call(weights, state, batch, training=True)[0]) for _ in range(2))
+        if first != again:
+            raise ValueError(
+                'KerasTask.build: the model draws random numbers without a seed, and nothing could be repeated: draw '
+                'them by keras.random with a SeedGenerator'
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all that a measure depends on."""
+        task = self.task
+        plain = ('steps', 'epochs', 'batch_size', 'clipnorm', 'weight_decay', 'schedule', 'warmup_steps')
+        return {
+            **{f'KerasTask.{name}': getattr(task, name) for name in plain},
+            'KerasTask.loss': _spelled(task.loss),
+            'KerasTask.measure': _spelled(task.measure),
+            'KerasTask.lower_is_better': task.lower_is_better,
+            'KerasTask.no_decay': list(task.no_decay),
+            'KerasTask.build': _describe(self.model),
+            'KerasTask.train': ('stream ' if self._stream else '') + fingerprint(self.data.train),
+            'KerasTask.validation': fingerprint(self.data.validation),
+        }
+
+    def __str__(self) -> str:
+        return (
+            f'a {type(self.model).__name__} of {sum(self._sizes):,} weights on '
+            + ('a stream of batches' if self._stream else f'{count(self.data.train):,} examples, in batches')
+            + f' of {count(self._first())}; measured is {_spelled(self.task.measure)} on '
+            f'{count(self.data.validation):,} others'
+        )
+
+    def start(self, seed: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Returns weights, and what else of the model changes: statistics, random states, weights that are frozen."""
+        model = self._build(seed)
+        found = [*model.trainable_variables, *model.non_trainable_variables]
+        if [(tuple(v.shape), v.dtype) for v in found] != self._shapes:
+            raise ValueError('KerasTask.build: returned another model than the first time: it must not depend on calls')
+        return self._values(model)
+
+    def _values(self, model: keras.Model) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The weights of a model as one vector, and its other variables."""
+        weights, others = (
+            [tf.identity(tf.convert_to_tensor(variable.value)) for variable in variables]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        )
+        return tf.concat([tf.cast(tf.reshape(weight, [-1]), tf.float32) for weight in weights], 0), others
+
+    def batches(self, seed: tf.Tensor) -> tf.Tensor:
+        """Returns the examples of each step, every epoch shuffled anew: int32 [steps, batch]; the seed for a stream."""
+        if self._stream:
+            return seed
+        there, size = count(self.data.train), self.task.batch_size
+        shuffle = partial(tf.random.experimental.stateless_shuffle, tf.range(there))
+        epochs = range(math.ceil(self.steps / (there // size)))
+        order = tf.stack([shuffle(tf.stack([seed, 1000 + epoch])) for epoch in epochs])
+        return tf.reshape(order[:, : there // size * size], [-1, size])[: self.steps]
+
+    def _batch(self, data: Data, batches: tf.Tensor, step: tf.Tensor) -> Any:
+        """The minibatch of a step."""
+        if not self._stream:
+            return at(data.train, batches[step])
+        specs = tf.nest.flatten(self._stream.batch)
+        parts = tf.numpy_function(self._stream.get, [batches, step], [spec.dtype for spec in specs])
+        shaped = [tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)]
+        return weighed(tf.nest.pack_sequence_as(self._stream.batch, shaped), self.task.class_weight)
+
+    def schedule(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the factor of the learning rate at a step, float32 []."""
+        task, step = self.task, tf.cast(step, tf.float32)
+        done = step / self.steps
+        factor = {'constant': 1.0, 'linear': 1.0 - done, 'cosine': 0.5 * (1.0 + tf.cos(math.pi * done))}[task.schedule]
+        return factor * (tf.minimum(1.0, (step + 1.0) / task.warmup_steps) if task.warmup_steps else 1.0)
+
+    @cached_property
+    def decay(self) -> np.ndarray | None:
+        """How much of itself each weight loses at an update, times the learning rate: float32 [P]; None for nothing."""
+        if not self.task.weight_decay:
+            return None
+        spared = [any(word in weight.path for word in self.task.no_decay) for weight in self._weights]
+        return np.repeat(np.where(spared, 0.0, self.task.weight_decay), self._sizes).astype(np.float32)
+
+    def gradient(
+        self, data: Data, batches: tf.Tensor, step: tf.Tensor, weights: tf.Tensor, state: list[tf.Tensor]
+    ) -> Gradient:
+        """Returns the gradient of the loss of a minibatch."""
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss, _, state = self._call(weights, state, self._batch(data, batches, step), training=True)
+        gradient = tape.gradient(loss, weights)
+        if self.task.clipnorm is not None:
+            parts = tf.split(gradient, self._sizes)
+            gradient = tf.concat([tf.clip_by_norm(part, self.task.clipnorm) for part in parts], 0)
+        return Gradient(loss, gradient, state)
+
+    def measure(self, data: Data, weights: tf.Tensor, state: list[tf.Tensor]) -> tf.Tensor:
+        """Returns the metric on the validation set, or minus the loss, float32 [].
+
+        None is lower than that of an untrained model by more than that is above or below 0: a training that diverges
+        is no worse than that, and the mean of rewards tells something.
+        """
+        found, lowest = self._measured(data, weights, state), self.untrained - abs(self.untrained)
+        return tf.where(tf.math.is_finite(found), tf.maximum(found, lowest), lowest)
+
+    def _measured(self, data: Data, weights: tf.Tensor, state: list[tf.Tensor]) -> tf.Tensor:
+        there = count(data.validation)
+        size = min(there, self.task.batch_size)
+        variables = [] if self._metric is None else [tf.convert_to_tensor(v.value) for v in self._metric.variables]
+
+        def add(total: tf.Tensor, found: list[tf.Tensor], batch: Any, number: int) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            """Takes a batch in."""
+            loss, prediction, _ = self._call(weights, state, batch, training=False)
+            if self._metric is not None:
+                _, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+                found = self._metric.stateless_update_state(found, y, prediction, sample_weight)
+            return total + loss * number, list(map(tf.convert_to_tensor, found))
+
+        def step(start: tf.Tensor, total: tf.Tensor, found: list[tf.Tensor]) -> tuple:
+            return start + size, *add(total, found, at(data.validation, start + tf.range(size)), size)
+
+        whole = there // size * size
+        _, total, found = tf.while_loop(
+            lambda start, *_: start < whole, step, (0, tf.constant(0.0), variables), parallel_iterations=1
+        )
+        if whole < there:
+            total, found = add(total, found, at(data.validation, tf.range(whole, there)), there - whole)
+        if self._metric is None:
+            return -total / there
+        result = tf.cast(self._metric.stateless_result(found), tf.float32)
+        return -result if self.task.lower_is_better else result
+
+    def _call(self, weights: tf.Tensor, state: list[tf.Tensor], batch: Any, training: bool) -> tuple:
+        """The loss, the prediction and the new state of the model on a batch."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        parts = zip(self._weights, tf.split(weights, self._sizes), strict=True)
+        mapping = [(variable, tf.cast(tf.reshape(part, variable.shape), variable.dtype)) for variable, part in parts]
+        mapping += zip(self._others, state, strict=True)
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            prediction = self.model(x, training=training)
+            loss = self.model.compute_loss(x, y, prediction, sample_weight, training=training)
+        state = [tf.convert_to_tensor(scope.get_current_value(variable)) for variable in self._others]
+        return tf.cast(loss, tf.float32), prediction, state
+
+
+def _brief(error: Exception) -> str:
+    text = ' '.join(f'{type(error).__name__}: {error}'.split())
+    return text if len(text) < 300 else f'{text[:140]} ... {text[-140:]}'
+
+
+def _spelled(value: Any) -> Any:
+    """A loss or a metric as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return {name: _spelled(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(part) for part in value]
+    if hasattr(value, 'get_config'):
+        return {
+            type(value).__name__: {
+                k: v for k, v in json.loads(json.dumps(value.get_config(), default=str)).items() if k != 'name'
+            }
+        }
+    return getattr(value, '__qualname__', type(value).__name__)
+
+
+def _describe(model: keras.Model) -> str:
+    """A hash of what a model is: of its layers, where they can tell, and of its variables."""
+    variables = [
+        (variable.path.rpartition('/')[2], variable.shape, variable.dtype, variable.trainable)
+        for variable in model.variables
+    ]
+    layers = [(type(layer).__name__, _config(layer)) for layer in model._flatten_layers()]
+    text = json.dumps([variables, layers], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _config(layer: Any) -> Any:
+    try:
+        return {
+            name: value
+            for name, value in layer.get_config().items()
+            if name not in ('name', 'layers', 'input_layers', 'output_layers')
+        }
+    except Exception:  # a layer of one's own may have none
+        return None

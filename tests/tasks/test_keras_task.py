@@ -1,0 +1,272 @@
+"""Any Keras model as a task: what it computes beside Keras' own `fit` and `evaluate`, and what it refuses."""
+
+import dataclasses
+import pickle
+
+import cloudpickle
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nos_tf import NOSOptimizer
+from nos_tf.dsl.primitives import RuleConstants
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.optimizers import interpreter
+from nos_tf.tasks.child import Child, ChildSetup
+from nos_tf.tasks.keras_data import fingerprint
+from nos_tf.tasks.keras_task import KerasTask
+from nos_tf.tasks.task import Task
+from tests.tasks.models import CROSSENTROPY, MODELS, make
+
+layers = keras.layers
+ADAM, DEEP = UpdateRule.parse('adam'), Vocabulary(2)
+RATE = 1e-3
+
+
+class Batches(keras.utils.PyDataset):
+    """The minibatches of a task, for `fit`."""
+
+    def __init__(self, loaded, order):
+        super().__init__()
+        self.loaded, self.order = loaded, order
+
+    def __len__(self):
+        return len(self.order)
+
+    def __getitem__(self, step):
+        return tf.nest.map_structure(lambda part: tf.gather(part, self.order[step]), self.loaded.data.train)
+
+
+def trained(loaded, steps=20, rate=RATE):
+    """Weights and state after so many steps of adam, by the loop of the child without its graph."""
+    batches = loaded.batches(tf.constant(0))
+    weights, state = loaded.start(0)
+    optimizer = interpreter.initial_state(weights, DEEP)
+    for step in range(steps):
+        _, gradient, state = loaded.gradient(loaded.data, batches, tf.constant(step), optimizer.weights, state)
+        factor = loaded.schedule(tf.constant(step))
+        if loaded.decay is not None:
+            optimizer = optimizer._replace(weights=optimizer.weights * (1 - rate * factor * loaded.decay))
+        optimizer = interpreter.update(
+            tf.constant(DEEP.ids_of(ADAM), tf.int32), optimizer, gradient, tf.constant(rate) * factor,
+            seed=tf.constant(0), constants=RuleConstants(), vocabulary=DEEP, total_steps=loaded.steps,
+        )  # fmt: skip
+    return optimizer.weights.numpy(), state
+
+
+def fitted(loaded, optimizer, steps=20):
+    """The model after `fit` on the same batches."""
+    model = loaded._build(0)
+    model.compile(optimizer, loss=loaded.task.loss)
+    order = loaded.batches(tf.constant(0)).numpy()[:steps]
+    model.fit(Batches(loaded, order), shuffle=False, verbose=0)
+    return model
+
+
+def flat(variables):
+    return np.concatenate([keras.ops.convert_to_numpy(variable).ravel() for variable in variables])
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_twenty_steps_are_those_of_fit(kind):
+    loaded = make(kind).load()
+    weights, state = trained(loaded)
+    model = fitted(loaded, NOSOptimizer('adam', RATE))
+    np.testing.assert_allclose(weights, flat(model.trainable_variables), atol=1e-5)
+    for ours, theirs in zip(state, model.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(theirs), atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_the_measure_is_that_of_evaluate(kind):
+    loaded = make(kind).load()
+    weights, state = loaded.start(3)
+    model = loaded._build(3)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(loaded.data.validation)
+    model.compile('sgd', loss=loaded.task.loss)
+    expected = model.evaluate(x, y, 16, verbose=0, sample_weight=sample_weight, return_dict=True)['loss']
+    np.testing.assert_allclose(loaded.measure(loaded.data, weights, state), -expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['regression', 'transformer'])
+def test_a_child_is_trained_by_one_trace_and_repeats_to_the_bit(kind):
+    task = make(kind)
+    assert isinstance(task, Task)
+    trainer, again = (ChildSetup(Child(learning_rates=(1e-3, 1e-2)), task, DEEP).trainer() for _ in range(2))
+    for rule in ('adam', 'sign(g) + drop(m, 0.1)'):
+        rule = UpdateRule.parse(rule)
+        first, other = trainer.train(rule, 1), trainer.train(rule, 2)
+        assert first[:3] == again.train(rule, 1)[:3] and first[:3] != other[:3]
+        assert np.isfinite(first.reward) and first.reward > -10
+    assert trainer.traces == 1
+
+
+def test_what_diverges_is_no_worse_than_twice_untrained():
+    task = make('regression')
+    loaded = task.load()
+    weights, state = loaded.start(0)
+    assert task.chance == pytest.approx(float(loaded.measure(loaded.data, weights, state))) and task.chance < 0
+    for lost in (weights * np.nan, weights * 1e30):
+        assert float(loaded.measure(loaded.data, lost, state)) == pytest.approx(2 * task.chance)
+
+
+def test_metrics_measure_by_name_object_and_direction():
+    task = make('two inputs', measure='sparse_categorical_accuracy')
+    loaded = task.load()
+    weights, state = loaded.start(0)
+    logits = loaded._build(0)(loaded.data.validation[0])
+    share = np.mean(np.argmax(logits, -1) == loaded.data.validation[1])
+    assert float(loaded.measure(loaded.data, weights, state)) == pytest.approx(share)
+    error = make('regression', measure=keras.metrics.MeanAbsoluteError(), lower_is_better=True).load()
+    plain = make('regression', loss='mae').load()
+    start = error.start(0)
+    np.testing.assert_allclose(error.measure(error.data, *start), plain.measure(plain.data, *start), rtol=1e-6)
+
+
+def test_decay_and_schedule_are_those_of_keras():
+    settings = {'weight_decay': 0.5, 'no_decay': ('bias',), 'schedule': 'cosine', 'clipnorm': 0.01}
+    loaded = make('regression', **settings).load()
+    optimizer = NOSOptimizer(
+        'adam', keras.optimizers.schedules.CosineDecay(RATE, loaded.steps), weight_decay=0.5, clipnorm=0.01
+    )
+    optimizer.exclude_from_weight_decay(var_names=['bias'])
+    model = fitted(loaded, optimizer)
+    weights, _ = trained(loaded)
+    np.testing.assert_allclose(weights, flat(model.trainable_variables), atol=1e-6)
+    assert np.abs(weights - trained(make('regression').load())[0]).max() > 1e-4
+    warm = make('regression', schedule='linear', warmup_steps=4).load()
+    np.testing.assert_allclose([warm.schedule(step) for step in (0, 3, 10)], [0.25, 0.85, 0.5])
+
+
+def test_weights_of_classes_are_weights_of_examples():
+    loaded = make('two inputs', class_weight={0: 2.0, 2: 0.5}).load()
+    _, y, sample_weight = loaded.data.train
+    np.testing.assert_array_equal(sample_weight, np.array([2.0, 1.0, 0.5])[y.numpy()])
+    assert not np.allclose(trained(loaded)[0], trained(make('two inputs').load())[0], atol=1e-4)
+
+
+def test_frozen_weights_stay_and_are_no_part_of_the_vector():
+    parts = lambda: [layers.Dense(16, trainable=False), layers.Dense(1)]  # noqa: E731
+    loaded = dataclasses.replace(make('regression'), build=lambda: keras.Sequential(parts())).load()
+    weights, state = loaded.start(0)
+    assert weights.shape == (17,) and [part.shape for part in state] == [(5, 16), (16,)]
+    _, after = trained(loaded)
+    np.testing.assert_array_equal(after[0], state[0])
+
+
+def test_a_dataset_is_held_and_a_stream_is_a_function_of_seed_and_epoch():
+    task = make('regression')
+    x, y = task.train
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    held = dataclasses.replace(task, train=dataset.batch(7)).load()
+    for ours, theirs in zip(held.data.train, task.load().data.train, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    def stream(seed, epoch):
+        return dataset.shuffle(len(x), seed=100 * seed + epoch).batch(16, drop_remainder=True)
+
+    streamed = dataclasses.replace(task, train=stream, steps=25, epochs=None)
+    trainer = ChildSetup(Child(learning_rates=(1e-3, 1e-2)), streamed, DEEP).trainer()
+    first = trainer.train(ADAM, 1)
+    assert first[:3] == trainer.train(ADAM, 1)[:3] != trainer.train(ADAM, 2)[:3]
+    loaded = streamed.load()
+    for step in (0, 9, 10, 24, 3):  # ten batches an epoch
+        batch = [*stream(5, step // 10)][step % 10]
+        for ours, theirs in zip(loaded._batch(loaded.data, tf.constant(5), tf.constant(step)), batch, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_fingerprint_is_of_values_types_and_shapes():
+    x = tf.constant([[1.0, 2.0]])
+    same = [fingerprint((x,)), fingerprint((tf.constant([[1.0, 2.0]]),))]
+    others = [fingerprint(other) for other in ((x + 1,), (x, x), (tf.transpose(x),), (tf.cast(x, tf.float64),))]
+    assert len(set(same)) == 1 and len({*same, *others}) == 5
+    assert fingerprint((tf.constant(['a', 'bc']),)) != fingerprint((tf.constant(['ab', 'c']),))
+
+
+def test_a_task_travels_with_its_function():
+    hidden = 5
+    task = dataclasses.replace(
+        make('regression'), build=lambda: keras.Sequential([layers.Dense(hidden), layers.Dense(1)])
+    )
+    there = pickle.loads(cloudpickle.dumps(task))
+    assert there.identity() == task.identity() and there.load().start(0)[0].shape == (5 * 5 + 5 + 5 + 1,)
+
+
+def test_what_a_task_is_follows_from_model_data_and_procedure():
+    task = make('regression')
+    same, identity = make('regression').identity(), task.identity()
+    assert identity == same and identity['KerasTask.loss'] == 'mse'
+    for change in (
+        {'loss': 'mae'}, {'batch_size': 8}, {'weight_decay': 0.1}, {'epochs': 3}, {'measure': 'mae'},
+        {'train': (task.train[0] + 1, task.train[1])}, {'validation': (task.validation[0], task.validation[1] + 1)},
+        {'build': lambda: keras.Sequential([layers.Dense(16, activation='tanh'), layers.Dense(1)])},
+    ):  # fmt: skip
+        assert dataclasses.replace(task, **change).identity() != identity, change
+    assert 'Sequential of 113 weights on 160 examples' in str(task)
+
+
+class OwnStep(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def random_model():
+    return keras.Sequential([layers.Dense(int(np.random.default_rng().integers(1, 10**6))), layers.Dense(1)])
+
+
+def constant_model():
+    return keras.Sequential(
+        [layers.Lambda(lambda x: keras.ops.stop_gradient(x)[:, :1]), layers.Dense(1, trainable=False)]
+    )
+
+
+X = np.ones((40, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'build': lambda: None}, 'KerasTask.build: returned None, and no keras.Model'),
+        ({'build': 'mine'}, 'must be a function that returns a new keras.Model'),
+        ({'build': lambda: OwnStep([layers.Dense(1)])}, 'KerasTask.build: OwnStep has a train_step of its own'),
+        ({'build': constant_model}, 'KerasTask.build: the model has no weights to train'),
+        ({'build': lambda: keras.Sequential([layers.Dense(1, dtype='mixed_float16')])}, 'computes in float16'),
+        ({'build': lambda: keras.Sequential([keras.Input((7,)), layers.Dense(1)])}, 'the model cannot be called'),
+        ({'train': X}, r'KerasTask.train: must be \(x, y\)'),
+        ({'train': (X, X[:30])}, r'KerasTask.train: arrays of \[30, 40\] examples'),
+        ({'validation': (X[:0], X[:0])}, r'KerasTask.validation: arrays of \[0\] examples'),
+        ({'train': (X, [object()] * 40)}, 'KerasTask.train: must be arrays of numbers or texts'),
+        ({'batch_size': 41}, 'KerasTask.batch_size = 41: must be at most the 40 examples'),
+        ({'steps': 3}, 'KerasTask.steps = 3, epochs = 1: give one of them'),
+        ({'epochs': None}, 'KerasTask.steps = None, epochs = None: give one of them'),
+        ({'schedule': 'step'}, "KerasTask.schedule = 'step': choose from constant, linear, cosine"),
+        ({'measure': 'beauty'}, "KerasTask.measure = 'beauty': is no metric of Keras"),
+        ({'loss': 'beauty'}, "KerasTask.loss = 'beauty'"),
+        ({'loss': CROSSENTROPY}, 'KerasTask.loss'),
+        ({'train': (X * np.nan, X[:, :1])}, 'KerasTask.loss: is nan before training'),
+        ({'memory': 100, 'train': tf.data.Dataset.from_tensors((X, X))}, 'more than the 100 bytes'),
+        ({'train': tf.data.Dataset.from_tensor_slices((X, X)).take(0)}, 'KerasTask.train: the dataset is empty'),
+        ({'train': lambda seed, epoch: None}, 'KerasTask.steps = None: a stream has no epochs'),
+        ({'train': lambda seed, epoch: None, 'steps': 5, 'epochs': None}, 'returned a NoneType, no tf.data.Dataset'),
+        ({'weight_decay': -1}, 'KerasTask.weight_decay = -1: must be a number, at least 0'),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_said_in_one_sentence(change, said):
+    settings = {
+        'build': lambda: keras.Sequential([layers.Dense(1)]),
+        'train': (X, X[:, :1]),
+        'validation': (X, X[:, :1]),
+    }
+    settings |= {'loss': 'mse', 'epochs': 1, 'batch_size': 10}
+    with pytest.raises(ValueError, match=said) as error:
+        KerasTask(**settings | change).load().start(1)
+    assert '\n' not in str(error.value)
+
+
+def test_a_model_that_is_another_each_time_is_refused():
+    loaded = dataclasses.replace(make('regression'), build=random_model).load()
+    with pytest.raises(ValueError, match='KerasTask.build: returned another model than the first time'):
+        loaded.start(1)
