@@ -27,7 +27,7 @@ from nos_tf.tasks.training import Recipe, Trained
 
 
 class Rung(NamedTuple):
-    """How far all train that are left, and how many go on."""
+    """A stage of a comparison: how far its contenders train, and how many go on."""
 
     epochs: Count
     rates: Count  # of each contender
@@ -35,7 +35,7 @@ class Rung(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of the contenders of one stage."""
+    """The scores of the contenders of one stage."""
 
     stage: str  # 'search', or '5 epochs'
     so_far: Mapping[str, float]  # by which those that go on are chosen

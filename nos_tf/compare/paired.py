@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 class Difference(NamedTuple):
-    """Of one optimizer to another, over the seeds that both have."""
+    """The difference of one optimizer to another, over the seeds that both have."""
 
     mean: float
     half_width: float  # of the interval by Student's t

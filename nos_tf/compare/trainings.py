@@ -61,11 +61,11 @@ class TrainingRun(Generic[T]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """As of `TrainingStore`."""
+        """Returns the identity of the store."""
         return self._store.identity
 
     def due(self, jobs: Iterable[Training], is_done: Callable[[Training, T], bool]) -> list[Training]:
-        """The jobs that what is on file does not do."""
+        """Returns the jobs that are not on file, or not as long as they ask for."""
         found = self._store.read()
         return [job for job in jobs if job.key not in found or not is_done(job, found[job.key])]
 
@@ -75,7 +75,7 @@ class TrainingRun(Generic[T]):
         is_done: Callable[[Training, T], bool],
         ended: Callable[[Training, T, T | None], None] = lambda *_: None,
     ) -> dict[Key, T]:
-        """What became of the jobs.
+        """Trains the jobs that are not on file, and returns what all of them left.
 
         Args:
             jobs: may repeat.
@@ -107,7 +107,7 @@ class TrainingRun(Generic[T]):
         return {job.key: found[job.key] for job in jobs}
 
     def read(self) -> dict[Key, T]:
-        """All that is on file."""
+        """Returns all trainings on file."""
         return self._store.read()
 
 
@@ -138,7 +138,7 @@ class Trainings(TrainingRun[Trained]):
         self._console = output.console()
 
     def train(self, jobs: Iterable[Training], title: str) -> dict[Key, Trained]:
-        """What became of the jobs, of so many epochs; one that is on file, as long or diverged, is not trained again.
+        """Returns the trainings of the jobs; one that is on file, as long or diverged, is not trained again.
 
         Raises:
             RunError: as `TrainingRun.run`.
@@ -158,7 +158,7 @@ class Trainings(TrainingRun[Trained]):
 
     @property
     def seconds(self) -> float:
-        """What all trainings on file took, added."""
+        """Returns the seconds that all trainings on file took."""
         return sum(trained.seconds for trained in self.read().values())
 
     def forget_checkpoints(self) -> None:
@@ -168,7 +168,7 @@ class Trainings(TrainingRun[Trained]):
                 path.unlink(missing_ok=True)
 
     def _publish(self, job: Training, trained: Trained, before: Trained | None) -> None:
-        """Curves and hyper-parameters for TensorBoard; what an earlier, shorter training has told is not told again."""
+        """Writes curves and hyper-parameters for TensorBoard, without what an earlier, shorter training has written."""
         with tf.summary.create_file_writer(os.fsencode(self._events / job.key.folder)).as_default():
             if before is None:
                 hparams.hparams({'optimizer': job.contender, 'learning_rate': job.rate, 'seed': job.seed})

@@ -36,7 +36,7 @@ class Evaluator(Protocol):
 
     @property
     def workers(self) -> int | None:
-        """How many jobs can be under way at once; None where `start` has yet to find out."""
+        """The number of jobs that can be under way at once; None where `start` has yet to find out."""
 
     def identity(self, setup: Any) -> dict[str, Any]:
         """Returns all that the outcomes of a setup depend on, the machine included: name of each part -> JSON value."""

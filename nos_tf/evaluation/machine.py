@@ -53,7 +53,7 @@ SETTINGS = {
 """The settings by their names in an identity. Our networks fix their types and data format; a user's may not."""
 
 ALWAYS = ('intra_op threads', 'processor', 'nos_tf', 'tensorflow', 'keras', 'numpy', 'TF_ENABLE_ONEDNN_OPTS')
-"""What an identity says of a machine in any case."""
+"""The parts of an identity that tell of the machine in any case."""
 
 VARIABLES = (
     'DNNL_DEFAULT_FPMATH_MODE',

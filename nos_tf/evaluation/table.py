@@ -101,7 +101,7 @@ class RewardTable:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """Of the programs: one iteration."""
+        """Returns the space of the programs, of one iteration."""
         return SearchSpace(**self.metadata['space'])
 
     @property

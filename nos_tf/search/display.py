@@ -110,7 +110,7 @@ def _panel(tally: Tally, rate: float, workers: Mapping[str, float]) -> Table:
 
 
 def _crew(workers: Mapping[str, float]) -> str:
-    """What a plain line says of the workers."""
+    """Returns the figures about the workers, as a plain line has them."""
     return ''.join(f', {name.replace("_", " ")} {_number(name, value)}' for name, value in workers.items())
 
 

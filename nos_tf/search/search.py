@@ -96,7 +96,7 @@ class Search(Configured):
 
     @property
     def setup(self) -> ChildSetup:
-        """What trains: the procedure on the task, for rules of the space and the baselines."""
+        """The procedure on the task, for rules of the space and the baselines."""
         return ChildSetup(self.child, self.task, Vocabulary.of(self.space, map(UpdateRule.parse, self.baselines)))
 
     def identity(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Tally:
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> 'Tally':
-        """That of these children."""
+        """Returns the tally of these children."""
         tally = cls()
         for row in rows:
             tally.add(row)

@@ -98,7 +98,7 @@ class Trials:
         self._draws = 0  # times that the agent was asked for samples
 
     def __len__(self) -> int:
-        """How many children have been sampled and not handed out."""
+        """Returns the number of children that were sampled and not handed out."""
         return self._sampled - self._taken
 
     def fill(self, propose: Callable[[int, int], Samples], budget: int) -> None:
@@ -148,14 +148,14 @@ class Trials:
         return Arrivals(samples, np.array(rewards, np.float32), staleness, staleness <= self._max_staleness)
 
     def _batch(self, budget: int) -> int | None:
-        """How many of the arrived make a batch; None if they are too few."""
+        """Returns how many of the arrived make a batch; None if they are too few."""
         if self._target is None:
             return None if self._waiting else len(self._arrived)
         is_enough = len(self._arrived) >= min(self._batch_size, budget) or not self._waiting
         return min(len(self._arrived), self._batch_size, budget) if is_enough else None
 
     def status(self, arrivals: Arrivals) -> dict[str, float]:
-        """What is under way, and how stale a batch was; {} synchronously, where that is nothing."""
+        """Returns the children in progress and the staleness of a batch; {} if the search is synchronous."""
         if self._target is None:
             return {}
         staleness = arrivals.staleness
@@ -166,7 +166,7 @@ class Trials:
         }
 
     def state(self) -> State:
-        """What was sampled and not handed out; {} synchronously, where that is nothing."""
+        """Returns the children that were sampled and not handed out; {} if the search is synchronous."""
         if self._target is None:
             return {}
         samples = [*self._arrived, *(sample for waiting in self._waiting.values() for sample in waiting)]
@@ -216,7 +216,7 @@ class Queue:
 
     @property
     def running(self) -> int:
-        """How many jobs the evaluator has."""
+        """The number of jobs that the evaluator has."""
         return len(self._running)
 
     def status(self) -> dict[str, float]:

@@ -118,7 +118,7 @@ class Database:
             self._held = stack.pop_all()
 
     def _is_begun(self) -> bool:
-        """Whether there is anything in the file but who began it; what has no content is dropped."""
+        """Returns whether the file has any content; tables without content are dropped."""
         query = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
         there = dict(self._db.execute(query).fetchall())
         if there and there.get('meta') != 'table':

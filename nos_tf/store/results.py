@@ -133,7 +133,7 @@ class Store(Database):
         return self.results(first)
 
     def checkpoint(self) -> Checkpoint | None:
-        """Where the search stands, or None before the first batch."""
+        """Returns the state of the search; None before the first batch."""
         with explained(self.path):
             row = self._db.execute('SELECT iteration, seconds, state FROM checkpoint').fetchone()
         if row is None:
@@ -161,7 +161,7 @@ class Store(Database):
 
 
 class Run(NamedTuple):
-    """What a run directory holds of a search, which may be under way."""
+    """A search as a run directory holds it; it may be under way."""
 
     configuration: dict[str, Any]  # by the names of the bindings
     rows: list[Row]

@@ -107,7 +107,7 @@ class Update(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Where a search stands."""
+    """The state of a search."""
 
     iteration: int
     seconds: float

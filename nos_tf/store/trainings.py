@@ -33,7 +33,7 @@ TRAININGS = Schema(
 
 
 class Key(NamedTuple):
-    """Which training."""
+    """The key of a training."""
 
     contender: str
     rate: float
@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Where its event files lie: a path of its own."""
+        """The folder of its event files, a path of its own."""
         name = ''.join(c if c.isalnum() or c in '.-_' else '_' for c in self.contender)
         if name != self.contender:
             name += f'-{hashlib.sha256(self.contender.encode()).hexdigest()[:6]}'
@@ -66,7 +66,7 @@ _Self = TypeVar('_Self')  # that of `typing` is not in Python 3.10
 
 
 class Trained(Protocol):
-    """What a training leaves."""
+    """The result of a training."""
 
     def as_json(self) -> dict[str, Any]:
         """It as JSON values."""
@@ -107,7 +107,7 @@ class TrainingStore(Database, Generic[T]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Of the recipe and of the machine that began, and which others went on, if any did."""
+        """The identity of recipe and first machine; under `OTHERS`, what differed in those that went on."""
         return {key: value for key, value in super().identity.items() if key != 'trainings'}
 
     def save(self, key: Key, trained: T) -> None:

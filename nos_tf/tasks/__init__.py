@@ -1,1 +1,1 @@
-"""What an update rule is judged on: images, a child network, and the procedure that turns a rule into a reward."""
+"""Tasks, and the procedures that turn a rule into a reward on them; long trainings."""

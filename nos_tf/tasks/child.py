@@ -37,7 +37,7 @@ MERGED = 'equal to '  # and the tokens of the program whose outcome it is
 
 
 class Outcome(NamedTuple):
-    """What became of a child: measures of the task, on its validation set."""
+    """The result of a child: measures of the task, on its validation set."""
 
     reward: float  # after the last epoch
     learning_rate: float  # the rate that won the sweep; NaN where there was none
@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 class Rung(NamedTuple):
-    """Where a sweep gives up learning rates."""
+    """A point of the sweep at which learning rates are given up."""
 
     share: Annotated[float, above(0), below(1)]  # of the steps of the sweep
     rates: Count  # that go on
@@ -259,7 +259,7 @@ class Trainer:
 
 
 class _Run(NamedTuple):
-    """What stays the same in a training."""
+    """The constants of one training."""
 
     data: Any
     batches: Any

@@ -294,7 +294,7 @@ class _Loaded:
 
     @cached_property
     def decay(self) -> np.ndarray | None:
-        """How much of itself each weight loses at an update, times the learning rate: float32 [P]; None for nothing."""
+        """The weight decay of each weight, to be multiplied by the learning rate: float32 [P]; None for no decay."""
         if not self.task.weight_decay:
             return None
         spared = [any(word in weight.path for word in self.task.no_decay) for weight in self._weights]

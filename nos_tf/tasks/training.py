@@ -37,7 +37,7 @@ class Network(Protocol):
 
 
 class Curve(NamedTuple):
-    """What was seen after each epoch."""
+    """Measurements after each epoch."""
 
     loss: tuple[float, ...] = ()  # mean cross-entropy over the epoch, without weight decay
     validation: tuple[float, ...] = ()  # accuracy
@@ -45,7 +45,7 @@ class Curve(NamedTuple):
 
     @property
     def epochs(self) -> int:
-        """How many there have been."""
+        """The number of epochs."""
         return len(self.loss)
 
     def until(self, epochs: int) -> 'Curve':
@@ -61,7 +61,7 @@ class Trained(NamedTuple):
     diverged: bool
 
     def until(self, epochs: int) -> 'Trained':
-        """What was known of it after so many epochs: what came later, such as that it diverged, is left out."""
+        """Returns the training as it was after so many epochs, without what came later, such as that it diverged."""
         return self._replace(curve=self.curve.until(epochs), diverged=self.diverged and self.curve.epochs <= epochs)
 
     def as_json(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class RecipeTrainer:
         return Trained(curve, trained.seconds + time.perf_counter() - start, diverged)
 
     def checkpoint(self, contender: str, rate: float, seed: int) -> Path:
-        """Where the state of a training lies: that of another recipe is not found there."""
+        """Returns the path of a training's state, which differs between recipes."""
         name = hashlib.sha256(f'{self._identity}\n{contender}\n{rate!r}\n{seed}'.encode()).hexdigest()[:16]
         return self._checkpoints / f'{name}.npz'
 
@@ -243,7 +243,7 @@ class _Model:
             return [float(self._traced_accuracy(*part)) for part in parts]
 
     def is_finite(self) -> bool:
-        """Whether all weights are."""
+        """Returns whether all weights are finite."""
         return all(bool(tf.reduce_all(tf.math.is_finite(v.value))) for v in self._model.trainable_variables)
 
     def _train_epoch(self, images: tf.Tensor, labels: tf.Tensor, number: tf.Tensor) -> tf.Tensor:

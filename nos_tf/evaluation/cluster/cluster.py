@@ -40,7 +40,7 @@ _held: list[Any] = []  # coordinators that have done their work
 
 
 class _Answer(NamedTuple):
-    """What a closure returns."""
+    """The result of a closure."""
 
     verdict: Any  # int32 []
     worker: Any  # int64 []
@@ -182,7 +182,7 @@ class Cluster(Configured):
                 self._send(job)
 
     def _outcome(self, job: Job, answer: _Answer | Exception) -> Outcome | None:
-        """What became of a job; None if it has to be done again."""
+        """Returns the outcome of a job; None if it has to be done again."""
         if isinstance(answer, Exception):
             self._try_again(job, answer)
             return None

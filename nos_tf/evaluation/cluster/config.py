@@ -52,7 +52,7 @@ class ClusterConfig:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> 'ClusterConfig':
-        """What TF_CONFIG says.
+        """Reads TF_CONFIG.
 
         Raises:
             RunError: it is missing or malformed; the message names what was given and what is allowed.
@@ -80,7 +80,7 @@ class ClusterConfig:
 
     @property
     def address(self) -> str:
-        """That of this process."""
+        """Returns the address of this process."""
         return self.cluster[self.task][self.index]
 
     def tf_config(self) -> str:
@@ -100,7 +100,7 @@ def _error(given: str, allowed: str) -> RunError:
 
 
 def _shown(value: Any) -> str:
-    """As JSON, since that is what was given, and in short."""
+    """Returns a value as short JSON, as it was given."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f'{text[:77]}...'
 

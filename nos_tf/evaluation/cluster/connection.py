@@ -63,7 +63,7 @@ def _wait_for_servers(config: ClusterConfig, seconds: float) -> None:
 
 
 def is_listening(address: str, seconds: float = 1.0) -> bool:
-    """Whether somebody answers at 'host:port'."""
+    """Returns whether somebody answers at 'host:port'."""
     host, _, port = address.rpartition(':')
     try:
         socket.create_connection((host.strip('[]'), int(port)), seconds).close()

@@ -23,7 +23,7 @@ END = ' end'  # of a deadline that is written in full
 
 
 def folder(address: str) -> Path:
-    """Where the notes of the server at this address lie.
+    """Returns the folder with the notes of the server at this address.
 
     >>> str(folder('127.0.0.1:2222'))
     '/tmp/nos_tf-127.0.0.1:2222'
@@ -32,12 +32,12 @@ def folder(address: str) -> Path:
 
 
 def identity_path(address: str) -> Path:
-    """What the machine of the server is: `identity_text`."""
+    """Returns the path of the file with the identity of the server's machine (`identity_text`)."""
     return folder(address) / 'identity'
 
 
 def deadline_path(address: str) -> Path:
-    """By when the child that is being trained must have ended: '<unix seconds> end', or nothing between children."""
+    """Returns the path of the file with the deadline of the child in training: '<unix seconds> end', or nothing."""
     return folder(address) / 'deadline'
 
 
@@ -73,7 +73,7 @@ def _own(path: Path) -> None:
 
 
 def read_deadline(address: str) -> float | None:
-    """By when the child must have ended, in Unix seconds; None if there is none, or it is being written."""
+    """Returns the deadline of the child in Unix seconds; None if there is none, or it is being written."""
     try:
         text = deadline_path(address).read_text(encoding='utf-8')
         deadline = float(text.removesuffix(END)) if text.endswith(END) else math.nan
