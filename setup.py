@@ -18,7 +18,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['nos_tf', 'nos_tf.*']),  # not gin/, launch/ and tests/: they are no packages
-    package_data={'nos_tf.dsl': ['learning_rates.csv'], 'nos_tf.optimizers': ['templates/*.j2']},
+    package_data={'nos_tf.dsl': ['learning_rates.csv'], 'nos_tf.tasks': ['builtin.csv'], 'nos_tf.optimizers': ['templates/*.j2']},
     python_requires='>=3.10',
     install_requires=[
         'tensorflow>=2.18',
@@ -39,4 +39,5 @@ setup(
         'jinja2>=3.1',  # for --export
     ],
     extras_require={'test': TEST, 'gnmt': GNMT},
+    entry_points={'console_scripts': ['nos-tf = nos_tf.cli:main']},
 )

@@ -26,9 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / 'launch'))  # for commandline, as its scripts see it
-
-import commandline  # first: it hides what TensorFlow prints when it is imported
+from nos_tf.cli import commandline  # first: it hides what TensorFlow prints when it is imported
 
 # isort: split
 import tensorflow as tf

@@ -15,16 +15,13 @@ import argparse
 import csv
 import dataclasses
 import io
-import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / 'launch'))  # for commandline, as its scripts see it
-
-import commandline
+from nos_tf.cli import commandline
 from nos_tf import Search, UpdateRule
 from nos_tf.dsl.known import KNOWN_RULES, LEARNING_RATES_FILE, LearningRate, read_learning_rates
 from nos_tf.dsl.vocabulary import Vocabulary

@@ -18,14 +18,11 @@ CIFAR-10 images, and there are 23 + --random of them, as many again by racing, a
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / 'launch'))  # for commandline, as its scripts see it
-
-import commandline  # first: it hides what TensorFlow prints when it is imported
+from nos_tf.cli import commandline  # first: it hides what TensorFlow prints when it is imported
 
 # isort: split
 import numpy as np

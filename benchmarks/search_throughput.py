@@ -21,16 +21,13 @@ CIFAR-10 images a rule takes about half a minute of one core, and a minute more 
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / 'launch'))  # for commandline, as its scripts see it
-
-import commandline  # first: it hides what TensorFlow prints when it is imported
+from nos_tf.cli import commandline  # first: it hides what TensorFlow prints when it is imported
 
 # isort: split
 import keras

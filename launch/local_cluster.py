@@ -19,7 +19,7 @@ from pathlib import Path
 
 from supervised import ClusterError, Process
 
-import streams
+from nos_tf.cli import streams
 
 INTERRUPTED = 130
 FAILED = 2

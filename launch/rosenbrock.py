@@ -6,7 +6,7 @@ python launch/rosenbrock.py --run_dir runs/rosenbrock --rules "m * exp(sign(g) *
 import argparse
 import math
 
-import commandline
+from nos_tf.cli import commandline
 from nos_tf.report import rosenbrock as report
 from nos_tf.tasks.rosenbrock import START, suited, walk
 

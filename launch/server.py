@@ -6,7 +6,7 @@ TF_CONFIG='{"cluster": {"worker": ["127.0.0.1:2222"], "ps": ["127.0.0.1:2223"]},
 
 import argparse
 
-import commandline
+from nos_tf.cli import commandline
 from nos_tf.evaluation.cluster import server
 from nos_tf.evaluation.cluster.config import ClusterConfig
 

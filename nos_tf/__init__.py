@@ -11,6 +11,7 @@ The house, from the ground up; nothing imports what stands above it:
     search/       the loop: sample, evaluate, learn, save, log
     compare/      optimizers side by side
     report/       a finished search or comparison as tables, figures and report.html
+    cli/          the command nos-tf
 
 Below all of it are config.py (values that gin can set), errors.py, files.py and output.py.
 """
@@ -23,11 +24,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.version import __version__
 
-# `python -m nos_tf` reads and prints rules: without TensorFlow it begins at once, and says nothing but its output.
-# While Python looks for the module of -m, and so imports this package, sys.argv[0] is '-m'.
-_IS_COMMAND = sys.argv[:1] == ['-m'] and 'nos_tf' in sys.orig_argv
-
-if TYPE_CHECKING or not _IS_COMMAND:
+if TYPE_CHECKING or 'keras' in sys.modules:  # Keras loads a model only if the class of its optimizer is there
     from nos_tf.optimizers.nos_optimizer import AddSign, NOSOptimizer, PowerSign, optimizer_class
 if TYPE_CHECKING:
     from nos_tf.search.search import Search
@@ -54,7 +51,7 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for: who only trains a model needs neither the TFP nor the SQLite of `Search`."""
+    """Imports what is asked for: the language needs no Keras, and training a model no `Search`."""
     if name in _LATER:
         try:
             module = import_module(_LATER[name])

@@ -139,7 +139,7 @@ def end(stdout: str, code: str, **variables: str) -> tuple[int, str]:
     os.close(read)
     target = os.open('/dev/full', os.O_WRONLY) if stdout == 'full' else write
     run = subprocess.run(
-        [sys.executable, '-c', f'import sys; sys.orig_argv = "-m nos_tf".split(); sys.argv[0] = "-m"\n{code}'],
+        [sys.executable, '-c', code],
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '', **variables},
         stdout=target,
         stderr=subprocess.PIPE,

@@ -27,9 +27,7 @@ import numpy as np
 import table_columns
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / 'launch'))  # for commandline, as its scripts see it
-
-import commandline
+from nos_tf.cli import commandline
 from nos_tf import Search, UpdateRule, output
 from nos_tf.dsl.classes import Classes, draw_deeper, draw_merged, find_classes, program_of
 from nos_tf.dsl.known import KNOWN_RULES

@@ -15,7 +15,7 @@ from nos_tf.report.figures import Panel, training_curves
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section
 from nos_tf.report.paired_table import Scores
-from nos_tf.report.summary import read_summary
+from nos_tf.store.summary import read_summary
 from nos_tf.store.trainings import Key, read_trainings
 
 LAUNCHER = 'launch/gnmt/train.py'

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # launch/, whose commandline and gnmt this is part of
 
-import commandline
+from nos_tf.cli import commandline
 from gnmt import corpora as _corpora  # noqa: F401  (gin files name what these modules register)
 from gnmt import places as _places  # noqa: F401
 from gnmt import report

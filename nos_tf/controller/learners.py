@@ -269,6 +269,11 @@ class RandomSearch:
         return UniformAgent(space, seed)
 
 
+def has_network(learner: Learner) -> bool:
+    """Returns whether a learner trains a network, which computes on the threads of TensorFlow."""
+    return isinstance(learner.learner if isinstance(learner, WarmStart) else learner, TRPO | Reinforce | PPO)
+
+
 def _policy_agent(
     learner: TRPO | Reinforce | PPO, space: SearchSpace, seed: int, solver: Solver, **settings: Any
 ) -> PolicyAgent:

@@ -17,8 +17,8 @@ from nos_tf.evaluation.machine import use_one_cpu_thread
 Jobs = dict[Future[Any], Any]  # jobs are of whatever kind the trainer takes: `Job` in a search
 
 
-class OneThread(Configured):
-    """The evaluators that train on one thread of this machine."""
+class OnThisMachine(Configured):
+    """The evaluators that train on this machine, and as a rule on one thread."""
 
     def identity(self, setup: Setup) -> dict[str, Any]:
         """Returns the identity of the setup and of this machine, at one thread."""
@@ -31,8 +31,11 @@ class OneThread(Configured):
 
 @gin.register
 @dataclass
-class InProcess(OneThread):
-    """Trains in the process of the controller, one job after the other; for debugging, and for a single core.
+class InProcess(OnThisMachine):
+    """Trains in the process of the controller, one job after the other; for debugging, notebooks and a single core.
+
+    It takes one thread, or those that TensorFlow has if it has started already; rewards are then of so many threads,
+    which the identity says.
 
     Args:
         attempts: how often a job may run out of memory, with no other finished in between, before the search gives up.
@@ -42,10 +45,15 @@ class InProcess(OneThread):
 
     workers = 1
 
+    def identity(self, setup: Setup) -> dict[str, Any]:
+        """Returns the identity of the setup and of this machine, at the threads that this process has."""
+        use_one_cpu_thread(required=False)
+        return setup.identity() | machine.identity()
+
     def start(self, setup: Setup) -> None:
         """Builds the trainer."""
         self._patience = Patience(self.attempts)
-        use_one_cpu_thread()
+        use_one_cpu_thread(required=False)
         self._trainer = setup.trainer()
         self._thread = ThreadPoolExecutor(1)  # so that Ctrl-C need not wait for the end of a child
         self._jobs: Jobs = {}

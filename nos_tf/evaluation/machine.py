@@ -55,6 +55,8 @@ SETTINGS = {
 ALWAYS = ('intra_op threads', 'processor', 'nos_tf', 'tensorflow', 'keras', 'numpy', 'TF_ENABLE_ONEDNN_OPTS')
 """The parts of an identity that tell of the machine in any case."""
 
+CONTROLLER_THREADS = 'controller threads'  # of a search whose process had begun with more than one
+
 VARIABLES = (
     'DNNL_DEFAULT_FPMATH_MODE',
     'DNNL_MAX_CPU_ISA',
@@ -72,10 +74,14 @@ VARIABLES = (
 """Variables of the environment that choose kernels or their precision; one that is empty or not set does nothing."""
 
 
-def use_one_cpu_thread() -> None:
+def use_one_cpu_thread(required: bool = True) -> None:
     """Makes this process compute on one thread of the CPU, as the paper's workers did (Section 4.2).
 
     On more threads, or on a GPU, the same rule would earn another reward.
+
+    Args:
+        required: False where it may go on with the threads that it has, which `threads` tells: in a notebook,
+            TensorFlow may have started, and cannot change them any more.
 
     Raises:
         RuntimeError: TensorFlow has started already with another setting.
@@ -86,6 +92,8 @@ def use_one_cpu_thread() -> None:
             threading.set_intra_op_parallelism_threads(1)
             threading.set_inter_op_parallelism_threads(1)
         except RuntimeError as error:
+            if not required:
+                return
             raise RuntimeError(
                 'TensorFlow has started already with more than one thread, and rewards would depend on their number: '
                 'begin the search in a process that has computed nothing yet'
@@ -141,4 +149,4 @@ def identity() -> dict[str, Any]:
 
 def is_of_machine(name: str) -> bool:
     """Returns whether a part of an identity tells of the machine, its versions or settings."""
-    return name in ALWAYS or name in SETTINGS or name in VARIABLES
+    return name in (*ALWAYS, CONTROLLER_THREADS) or name in SETTINGS or name in VARIABLES

@@ -15,7 +15,7 @@ import gin
 
 from nos_tf.config import Count, Incidental
 from nos_tf.evaluation import machine
-from nos_tf.evaluation.in_process import Jobs, OneThread, harvest, try_again
+from nos_tf.evaluation.in_process import Jobs, OnThisMachine, harvest, try_again
 from nos_tf.evaluation.jobs import Patience, Setup
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.spawning import pack, unpack, without_main
@@ -23,7 +23,7 @@ from nos_tf.evaluation.spawning import pack, unpack, without_main
 
 @gin.register
 @dataclass
-class ProcessPool(OneThread):
+class ProcessPool(OnThisMachine):
     """Trains in local processes, one thread each; replaces those that die.
 
     Args:
@@ -123,6 +123,7 @@ _BEGIN = """
 import os
 from contextlib import ExitStack, suppress
 
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA tells of each start
 with ExitStack() as stack:
     with suppress(OSError):  # standard error may be closed; what TensorFlow's import prints heeds no log level
         stack.callback(os.dup2, os.dup(2), 2)

@@ -22,7 +22,7 @@ from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section
 from nos_tf.report.paired_table import Scores
 from nos_tf.report.paper import FIGURES_5_AND_7, TABLE_1
-from nos_tf.report.summary import read_summary
+from nos_tf.store.summary import read_summary
 from nos_tf.store.trainings import Key, read_trainings
 from nos_tf.tasks.training import Trained
 

@@ -16,11 +16,11 @@ from nos_tf.report.figures import controller_curves, reward_curve
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import Section, image, paragraph, readable, write_page
 from nos_tf.report.paired_table import overview_section
-from nos_tf.report.summary import read_summary
 from nos_tf.search.display import score_cells
 from nos_tf.search.rescore import Score
 from nos_tf.search.tally import Tally
 from nos_tf.store.results import Run, read_run
+from nos_tf.store.summary import read_summary
 from nos_tf.store.trainings import kind_of, name_of
 from nos_tf.tasks.training import Trained
 

@@ -6,14 +6,15 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 
-from nos_tf.config import Configured, Count, Natural, bindings_of
-from nos_tf.controller.agent import Agent, Metrics
-from nos_tf.controller.learners import Learner
+from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
+from nos_tf.controller.agent import Agent, Metrics, UniformAgent
+from nos_tf.controller.learners import Evolution, Learner, has_network
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
@@ -22,16 +23,18 @@ from nos_tf.errors import RunError
 from nos_tf.evaluation.cluster.cluster import Cluster  # noqa: F401 (for gin)
 from nos_tf.evaluation.in_process import InProcess  # noqa: F401 (for gin)
 from nos_tf.evaluation.jobs import Evaluator
-from nos_tf.evaluation.machine import is_of_machine, use_one_cpu_thread
-from nos_tf.evaluation.pool import ProcessPool  # noqa: F401 (for gin)
-from nos_tf.evaluation.table import Table  # noqa: F401 (for gin)
+from nos_tf.evaluation.machine import CONTROLLER_THREADS, is_of_machine, threads, use_one_cpu_thread
+from nos_tf.evaluation.pool import ProcessPool
+from nos_tf.evaluation.speed import Estimate, Speed, is_open, settled, speed_of, xla_pays
+from nos_tf.evaluation.table import Table
 from nos_tf.files import write_text
 from nos_tf.search.display import Display, scores_table
+from nos_tf.search.found import Found, best_of, table_of
 from nos_tf.search.journal import Journal
 from nos_tf.search.rescore import Score, rescore
 from nos_tf.search.tally import Tally
 from nos_tf.search.trials import PREFIX, Arrivals, Queue, Trials
-from nos_tf.store.results import Store, best_rules
+from nos_tf.store.results import Store, best_rules, stored_identity
 from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.image_classification import ImageClassification  # noqa: F401 (for gin)
@@ -43,12 +46,13 @@ gin.external_configurable(SearchSpace)
 @gin.configurable
 @dataclass
 class Search(Configured):
-    """A neural optimizer search: a space, a learner that samples from it, a task that rewards, and a budget.
+    """A neural optimizer search: a task that rewards rules, a space of them, a learner that samples, and a budget.
 
     Args:
+        task: what the rules are judged on.
+        run_dir: of the results, which `run` may name instead.
         space: of the rules.
         learner: samples rules and learns from their rewards.
-        task: what the rules are judged on.
         child: the procedure that turns a rule into a reward.
         evaluator: trains children, here or elsewhere, or looks up what became of them.
         children: to sample in all; a finished search goes on when there are to be more. Where this is no multiple of
@@ -71,11 +75,12 @@ class Search(Configured):
         ValueError: a value out of range, or an unknown baseline; the message names the binding.
     """
 
-    space: SearchSpace = gin.REQUIRED
-    learner: Learner = gin.REQUIRED
     task: Task = gin.REQUIRED
-    child: Child = field(default_factory=Child)
-    evaluator: Evaluator = gin.REQUIRED
+    run_dir: Annotated[Path | str | None, Incidental] = None
+    space: SearchSpace = SearchSpace(iterations=2)
+    learner: Learner = Evolution()
+    child: Child = Child()
+    evaluator: Evaluator = field(default_factory=ProcessPool)
     children: Count = 1000
     seed: Natural = 0
     rescored: Natural = 10
@@ -109,18 +114,20 @@ class Search(Configured):
         return {
             **{f'Search.{name}': getattr(self, name) for name in own},
             'Search.learner': f'@{type(self.learner).__name__}()',
+            **({CONTROLLER_THREADS: threads()} if threads() != 1 and has_network(self.learner) else {}),
             **bindings_of(self.space),
             **bindings_of(self.learner),
             **self.evaluator.identity(self.setup),
         }
 
-    def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> dict[str, Any]:
+    def run(self, run_dir: Path | str | None = None, *, allow_mixed: bool = False) -> dict[str, Any]:
         """Runs the search in a directory, or takes it up where it stopped.
 
         It goes on as the same search, bit for bit, unless it is asynchronous.
 
         Args:
-            run_dir: gets results.sqlite, TensorBoard event files, summary.json, and config.gin where gin was used.
+            run_dir: gets results.sqlite, TensorBoard event files, summary.json, and config.gin where gin was used; None
+                for that of the search.
             allow_mixed: take up a search also on another kind of CPU, or with other versions, than it began with;
                 rewards are then of both, which the directory says. A rule that both sample trains on both.
 
@@ -130,12 +137,13 @@ class Search(Configured):
         Raises:
             RunError: the directory holds another run, or the run cannot go on.
         """
-        run_dir = Path(run_dir)
+        run_dir = self._directory(run_dir)
         with ExitStack() as stack:
             try:
                 check_backend('a search')
-                use_one_cpu_thread()
-                session = _Session(self, run_dir, allow_mixed, stack)
+                use_one_cpu_thread(required=False)
+                search = self._settled(run_dir)
+                session = _Session(search, run_dir, allow_mixed, stack)
             except ValueError as error:  # what is unfit in the configuration is said here at the latest
                 raise RunError(str(error)) from error
             self._search(session)
@@ -154,6 +162,71 @@ class Search(Configured):
             with suppress(BrokenPipeError):  # all is on file, and a report of it may be to come
                 session.display.console.print(scores_table(scores, self.rescore_seeds))
         return summary
+
+    def best(self) -> Found:
+        """Returns the best rule that was found: on fresh seeds, or as the search saw it where there are none yet.
+
+        Raises:
+            RunError: nothing was trained in the directory yet.
+        """
+        run_dir = self._directory(None)
+        return best_of(run_dir, self._settled(run_dir).setup)
+
+    def results(self) -> Any:
+        """Returns all distinct rules, the best first: a `pandas.DataFrame`, or dicts where pandas is not there.
+
+        Raises:
+            RunError: there is no search in the directory.
+        """
+        return table_of(self._directory(None))
+
+    def report(self) -> Path:
+        """Draws report.html in the run directory, also while the search is under way; returns its path.
+
+        Raises:
+            RunError: there is no search in the directory.
+        """
+        from nos_tf.report import report  # what draws stands above, and few searches draw
+
+        return report.write(self._directory(None))
+
+    def estimate(self) -> Estimate:
+        """Returns how long the search will take, by a few steps of a training in this process; nothing is written.
+
+        Raises:
+            ValueError: the data do not fit the task, or the task the procedure.
+        """
+        use_one_cpu_thread(required=False)
+        setup = self._settled(Path(self.run_dir) if self.run_dir else None).setup
+        rescored = (self.rescored + len(self.baselines)) * self.rescore_seeds
+        speed = Speed(0.0, 0.0) if isinstance(self.evaluator, Table) else speed_of(setup, self._typical)
+        return Estimate(speed, self.children, rescored, self.evaluator.workers or 1)
+
+    def _directory(self, run_dir: Path | str | None) -> Path:
+        """The run directory, as it was given to a method or to the search."""
+        chosen = self.run_dir if run_dir is None else run_dir
+        if not isinstance(chosen, str | Path) or not str(chosen).strip():
+            raise RunError(f'Search.run_dir = {chosen!r}: must be the path of a directory')
+        return Path(chosen)
+
+    @property
+    def _typical(self) -> UpdateRule:
+        """A rule to find out by how long one takes."""
+        if self.baselines:
+            return UpdateRule.parse(self.baselines[-1])
+        return self.space.rule(UniformAgent(self.space, self.seed).propose(1, 0).choices[0])
+
+    def _settled(self, run_dir: Path | None) -> 'Search':
+        """The search with what its task leaves open decided: as its run has it, or by trying."""
+        if not is_open(self.task):
+            return self
+        before = stored_identity(run_dir) if run_dir else {}
+        return dataclasses.replace(self, task=settled(self.task, before, lambda: self._xla_pays))
+
+    @cached_property
+    def _xla_pays(self) -> bool:
+        """Whether the search takes less time where XLA compiles its trainings."""
+        return xla_pays(self.setup, self._typical, self.children / (self.evaluator.workers or 1))
 
     def _search(self, session: '_Session') -> None:
         """Samples, evaluates, learns, saves and logs until the budget is spent."""

@@ -189,6 +189,19 @@ def read_run(run_dir: Path) -> Run:
         return Run(configuration, rows, seconds, updates, task or '')
 
 
+def stored_identity(run_dir: Path) -> dict[str, Any]:
+    """Returns the configuration of a search that has begun; {} if none has.
+
+    Raises:
+        RunError: its file is corrupted, locked, or of a later version.
+    """
+    path = run_dir / SEARCH.file_name
+    if not path.exists() or not path.stat().st_size:
+        return {}
+    with reading(path, SEARCH) as db:
+        return read_identity(db)
+
+
 def read_results(run_dir: Path) -> list[Row]:
     """The children of `read_run`."""
     return read_run(run_dir).rows

@@ -7,7 +7,8 @@ same rule earns the same reward, bit for bit, in any order and in any process of
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
@@ -22,7 +23,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.optimizers import interpreter
-from nos_tf.tasks.race import Progress, pick, race
+from nos_tf.tasks.race import Progress, Train, pick, race
 from nos_tf.tasks.task import Task
 
 gin.external_configurable(RuleConstants)
@@ -125,8 +126,8 @@ class Trainer:
 
     def __init__(self, setup: ChildSetup) -> None:
         self.child, self.vocabulary, self.task = setup.child, setup.vocabulary, setup.task.load()
-        self._sweep_steps = self.child.sweep_epochs * self.task.steps_per_epoch
-        if self._sweep_steps > self.task.steps:
+        self.sweep_steps = self.child.sweep_epochs * self.task.steps_per_epoch
+        if self.sweep_steps > self.task.steps:
             raise ValueError(
                 f'Child.sweep_epochs = {self.child.sweep_epochs}: must be at most the '
                 f'{self.task.steps / self.task.steps_per_epoch:g} epochs of the task'
@@ -134,6 +135,7 @@ class Trainer:
         self.chance = setup.task.chance
         self.data = self.task.data
         self.start = lru_cache(maxsize=16)(self.task.start)  # by seed: the weights and state of the model
+        self._jit_compile = getattr(self.task, 'jit_compile', False)
         self._outcome = tf.function(self.graph, input_signature=self.signature, autograph=False)
 
     @property
@@ -152,14 +154,26 @@ class Trainer:
 
         Raises:
             MemoryError: there is too little for the task, which the message names.
+            RunError: XLA is to compile the training, and cannot.
         """
         start = time.perf_counter()
         seed = self.child.seed if seed is None else seed
-        try:
+        with self.explained():
             reward, rate, sweep = self._outcome(self.vocabulary.ids_of(rule), seed, self.start(seed), self.data)
+        return self.outcome(reward.numpy(), rate.numpy(), sweep.numpy(), time.perf_counter() - start)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Has errors of TensorFlow, raised within, say what they are about."""
+        try:
+            yield
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(f'out of memory: {self.task} needs more than there is') from error
-        return self.outcome(reward.numpy(), rate.numpy(), sweep.numpy(), time.perf_counter() - start)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not self._jit_compile:
+                raise
+            text = ' '.join(str(error).split())
+            raise RunError(f'jit_compile = True: XLA cannot compile this training ({text[:200]}): use False') from error
 
     def outcome(self, reward: np.ndarray, rate: np.ndarray, sweep: np.ndarray, seconds: float) -> Outcome:
         """Returns the values of `graph` as an outcome.
@@ -195,26 +209,37 @@ class Trainer:
             reward [], index of the winning rate [], sweep [R], -inf where a rate was given up.
         """
         child = self.child
-        batches = self.task.batches(seed)
-        weights, state = start
-        begun = Progress(interpreter.initial_state(weights, self.vocabulary), state)
+        begun, train, measure = self.parts(token_ids, seed, start, data)
         rates = tf.constant(child.learning_rates, tf.float32)
-        steps = self._sweep_steps
-
-        @tf.function(autograph=False)  # traced once for the sweep and what follows it
-        def train(progress: Progress, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
-            return self._steps(progress, _Run(data, batches, token_ids, rate, seed), last_step)
-
-        @tf.function(autograph=False)
-        def measure(progress: Progress) -> tf.Tensor:
-            return self.task.measure(data, progress.optimizer.weights, progress.state)
-
+        steps = self.sweep_steps
         rungs = [(max(1, round(share * steps)), remaining) for share, remaining in child.rungs]
         progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=steps)
         best = tf.argmax(sweep, output_type=tf.int32)
         origin = pick(progress, best) if child.continue_sweep else begun
         winner, _ = train(origin, rates[best], tf.constant(self.task.steps))
         return measure(winner), best, sweep
+
+    def parts(
+        self, token_ids: tf.Tensor, seed: tf.Tensor, start: tuple[tf.Tensor, Any], data: Any
+    ) -> tuple[Progress, Train, Callable[[Progress], tf.Tensor]]:
+        """Returns what `graph`, whose arguments these are, consists of.
+
+        Returns:
+            the model before training; what trains a model (`race.Train`); and what measures one.
+        """
+        batches = self.task.batches(seed)
+        weights, state = start
+        compiled = {'autograph': False, 'jit_compile': self._jit_compile or None}
+
+        @tf.function(**compiled)  # traced once for the sweep and what follows it
+        def train(progress: Progress, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
+            return self._steps(progress, _Run(data, batches, token_ids, rate, seed), last_step)
+
+        @tf.function(**compiled)
+        def measure(progress: Progress) -> tf.Tensor:
+            return self.task.measure(data, progress.optimizer.weights, progress.state)
+
+        return Progress(interpreter.initial_state(weights, self.vocabulary), state), train, measure
 
     def _steps(self, progress: Progress, run: '_Run', last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
         """Trains until `last_step` updates are done in all; also returns the mean loss of the updates done here.

@@ -20,11 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 from nos_tf.config import Configured, Count, Natural, Positive, at_least
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.optimizers.nos_optimizer import NOSOptimizer
+from nos_tf.optimizers.schedule import SCHEDULES, Schedule
 from nos_tf.tasks.keras_data import Data, Stream, at, count, examples, fingerprint, weighed
 from nos_tf.tasks.task import Gradient
 
 MEMORY = 2**30  # bytes of a tf.data.Dataset that are held in memory, unless more are allowed
-SCHEDULES = ('constant', 'linear', 'cosine')
 
 
 @gin.register
@@ -51,6 +53,8 @@ class KerasTask(Configured):
         schedule: of the learning rate: 'constant', or 'linear' or 'cosine' to zero.
         warmup_steps: over which the learning rate rises to its value first.
         memory: bytes that a dataset may take.
+        jit_compile: whether XLA compiles the training: True, False, or 'auto', for which a search tries what is faster
+            before its first rule, and keeps to it.
 
     Raises:
         ValueError: a value out of range, or data that do not fit each other; the message names the argument.
@@ -72,6 +76,7 @@ class KerasTask(Configured):
     schedule: str = 'constant'
     warmup_steps: Natural = 0
     memory: Count = MEMORY
+    jit_compile: Any = 'auto'
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +84,8 @@ class KerasTask(Configured):
             raise ValueError(f'KerasTask.steps = {self.steps}, epochs = {self.epochs}: give one of them')
         if self.schedule not in SCHEDULES:
             raise ValueError(f'KerasTask.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
+        if self.jit_compile not in (True, False, 'auto'):
+            raise ValueError(f"KerasTask.jit_compile = {self.jit_compile!r}: must be True, False or 'auto'")
         if not callable(self.build):
             raise ValueError(f'KerasTask.build = {self.build!r}: must be a function that returns a new keras.Model')
 
@@ -123,6 +130,8 @@ class _Loaded:
 
     def __init__(self, task: KerasTask) -> None:
         self.task = task
+        self.jit_compile = task.jit_compile is True
+        self.is_local = callable(task.train)
         if callable(task.train) and task.steps is None:
             raise ValueError('KerasTask.steps = None: a stream has no epochs: give steps')
         self._stream = Stream(task.train) if callable(task.train) else None
@@ -230,7 +239,7 @@ class _Loaded:
     def identity(self) -> dict[str, Any]:
         """Returns all that a measure depends on."""
         task = self.task
-        plain = ('steps', 'epochs', 'batch_size', 'clipnorm', 'weight_decay', 'schedule', 'warmup_steps')
+        plain = ('steps', 'epochs', 'batch_size', 'clipnorm', 'weight_decay', 'schedule', 'warmup_steps', 'jit_compile')
         return {
             **{f'KerasTask.{name}': getattr(task, name) for name in plain},
             'KerasTask.loss': _spelled(task.loss),
@@ -287,10 +296,31 @@ class _Loaded:
 
     def schedule(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the factor of the learning rate at a step, float32 []."""
-        task, step = self.task, tf.cast(step, tf.float32)
-        done = step / self.steps
-        factor = {'constant': 1.0, 'linear': 1.0 - done, 'cosine': 0.5 * (1.0 + tf.cos(math.pi * done))}[task.schedule]
-        return factor * (tf.minimum(1.0, (step + 1.0) / task.warmup_steps) if task.warmup_steps else 1.0)
+        return tf.convert_to_tensor(self._schedule(1.0, self.steps).factor(step))
+
+    def _schedule(self, learning_rate: float, steps: int) -> Schedule:
+        return Schedule(learning_rate, steps, self.task.schedule, self.task.warmup_steps)
+
+    def optimizer(
+        self, rule: UpdateRule, learning_rate: float, steps: int | None = None, **arguments: Any
+    ) -> NOSOptimizer:
+        """Returns an optimizer that trains as this task does: with its schedule, clipping and weight decay.
+
+        Args:
+            rule: of the updates.
+            learning_rate: at its highest.
+            steps: of the training to come, over which schedules go; None for those of the task.
+            **arguments: of `NOSOptimizer`.
+        """
+        task, steps = self.task, steps or self.steps
+        is_constant = task.schedule == 'constant' and not task.warmup_steps
+        own = {'clipnorm': task.clipnorm, 'weight_decay': task.weight_decay or None}
+        own |= {'total_steps': steps} if rule.reads_progress else {}
+        rate = learning_rate if is_constant else self._schedule(learning_rate, steps)
+        optimizer = NOSOptimizer(rule, rate, **(own | arguments))
+        if task.weight_decay and task.no_decay:
+            optimizer.exclude_from_weight_decay(var_names=list(task.no_decay))
+        return optimizer
 
     @cached_property
     def decay(self) -> np.ndarray | None:

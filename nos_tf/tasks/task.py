@@ -41,8 +41,9 @@ class Task(Protocol):
 class LoadedTask(Protocol):
     """A task in a process that trains. Weights are one vector, float32 [P]; `str` describes what needs the memory.
 
-    It may have two things more: `schedule(step)`, the factor of the learning rate at a step, float32 []; and `decay`,
-    float32 [P], how much of itself each weight loses before an update, times the learning rate.
+    It may have more: `schedule(step)`, the factor of the learning rate at a step, float32 []; `decay`, float32 [P], how
+    much of itself each weight loses before an update, times the learning rate; `jit_compile`, whether XLA compiles
+    training and measure; and `is_local`, whether its functions of tensors read what only this process has.
     """
 
     data: Any  # tensors, in whatever structure; the functions of tensors below are given them

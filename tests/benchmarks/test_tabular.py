@@ -15,7 +15,7 @@ import gin
 import numpy as np
 import pytest
 
-from configuration import configure
+from nos_tf.cli.configuration import configure
 from nos_tf.dsl.classes import SAME_FUNCTION
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary

@@ -45,8 +45,10 @@ def test_a_failure_is_told_after_what_was_finished_before_it():
         harvest(jobs, [bad])
 
 
-@pytest.mark.parametrize('evaluator', [InProcess(), ProcessPool(workers=1)], ids=['in process', 'pool'])
-def test_what_it_trains_is_of_the_setup_and_of_this_machine_at_one_thread(tmp_path, monkeypatch, evaluator):
+def test_what_it_trains_is_of_the_setup_of_this_machine_and_of_its_threads(tmp_path, monkeypatch):
+    """A worker of a pool has one thread; this process, those that it has."""
     monkeypatch.setattr(machine, 'threads', lambda: 7)
     setup = FakeSetup(tmp_path)
-    assert evaluator.identity(setup) == setup.identity() | machine.identity() | {'intra_op threads': 1}
+    here = setup.identity() | machine.identity()
+    assert InProcess().identity(setup) == here
+    assert ProcessPool(workers=1).identity(setup) == here | {'intra_op threads': 1}

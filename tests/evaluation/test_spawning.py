@@ -160,7 +160,7 @@ class MyDigits(Digits):
 
 task = ImageClassification(MyDigits(train_examples=200), ConvNet(filters=2), epochs=1, batch_size=50)
 settings = {'children': 5, 'rescored': 0, 'rescore_seeds': 0, 'baselines': ()}
-search = Search(SearchSpace(), RandomSearch(), task, Child(learning_rates=(0.1,)), ProcessPool(workers=1), **settings)
+search = Search(task, None, SearchSpace(), RandomSearch(), Child((0.1,)), ProcessPool(workers=1), **settings)
 print('ends with', search.run(sys.argv[1])['children'], flush=True)
 """
 

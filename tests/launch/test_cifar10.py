@@ -11,7 +11,7 @@ from pathlib import Path
 import gin
 import pytest
 
-from launch import commandline
+from nos_tf.cli import commandline
 from nos_tf.compare import funnel as _funnel  # noqa: F401  (gin files name what these modules register)
 from nos_tf.compare.comparison import Comparison
 from nos_tf.dsl.primitives import RuleConstants

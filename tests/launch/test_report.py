@@ -64,4 +64,4 @@ def test_unfit_flags_end_with_code_2(argv: tuple[str, ...], capsys: pytest.Captu
 def test_help_shows_an_example(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         draw('--help')
-    assert 'python launch/report.py --run_dir runs/quickstart' in capsys.readouterr().out
+    assert 'nos-tf report --run_dir runs/quickstart' in capsys.readouterr().out

@@ -131,11 +131,11 @@ def test_a_measure_that_is_no_number_is_said_to_be_the_fault_of_the_task(rates):
 
 def search_of(evaluator, **values):
     return Search(
-        SearchSpace(iterations=1, operands=('g', 'm', 'sign(g)', 'noise', '1')),
-        RandomSearch(batch_size=8),
         values.pop('task', TASK),
-        CHILD,
-        evaluator,
+        space=SearchSpace(iterations=1, operands=('g', 'm', 'sign(g)', 'noise', '1')),
+        learner=RandomSearch(batch_size=8),
+        child=CHILD,
+        evaluator=evaluator,
         children=24,
         rescored=2,
         rescore_seeds=2,

@@ -22,7 +22,7 @@ def main() -> None:
     os.environ.update({name: value for name, value in told.items() if name.isupper()})
     import tensorflow as tf
 
-    import commandline
+    from nos_tf.cli import commandline
     from nos_tf.dsl.rule import UpdateRule
     from nos_tf.dsl.vocabulary import Vocabulary
     from nos_tf.evaluation.cluster.cluster import Cluster

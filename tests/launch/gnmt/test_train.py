@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
+from nos_tf.cli import commandline
 from gnmt.recipe import Trained
-from launch import commandline
 from nos_tf.store.trainings import read_trainings
 from tests import launching
 from tests.fake_children import wait_until

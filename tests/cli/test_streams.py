@@ -27,7 +27,8 @@ def run(code: str, *closed: int) -> subprocess.CompletedProcess[str]:
 def test_no_file_gets_the_number_of_a_standard_stream(closed: tuple[int, ...], tmp_path: Path) -> None:
     """What TensorFlow writes to number 2 would end in that file; processes that are begun inherit the numbers."""
     code = f"""
-import os, streams, subprocess, sys
+import os, subprocess, sys
+from nos_tf.cli import streams
 streams.keep_numbers()
 with open({str(tmp_path / 'file')!r}, 'w') as file:
     inherited = subprocess.run([sys.executable, '-c', 'import os; [os.fstat(i) for i in range(3)]']).returncode
@@ -38,12 +39,12 @@ with open({str(tmp_path / 'file')!r}, 'w') as file:
 
 
 def test_leaving_says_a_line_and_writes_out_what_was_printed() -> None:
-    left = run('import streams; print("x"); streams.leave("error: why", 7)')
+    left = run('from nos_tf.cli import streams; print("x"); streams.leave("error: why", 7)')
     assert (left.returncode, left.stdout, left.stderr) == (7, 'x\n', 'error: why\n')
 
 
 def test_leaving_without_streams_keeps_the_exit_code() -> None:
-    assert run('import streams; print("x"); streams.leave("error: why", 7)', 1, 2).returncode == 7
+    assert run('from nos_tf.cli import streams; print("x"); streams.leave("error: why", 7)', 1, 2).returncode == 7
 
 
 @pytest.mark.parametrize('redirection', ['| true', '> /dev/full', '>&- 2>&-'])

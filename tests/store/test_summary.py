@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nos_tf.errors import RunError
-from nos_tf.report.summary import read_summary
+from nos_tf.store.summary import read_summary
 
 
 def test_a_summary_is_read_once_there_is_one(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import loading
+from nos_tf.cli import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ['search', 'cifar10', 'rosenbrock', 'gnmt/train', 'report', 'server']
@@ -72,14 +72,14 @@ def test_another_error_does_not_accuse_keras_json() -> None:
     ],
 )
 def test_a_failed_import_is_one_line(code: str, says: str) -> None:
-    program = f'import sys, loading; sys.excepthook = loading.report\n{code}'
+    program = f'import sys; from nos_tf.cli import loading; sys.excepthook = loading.report\n{code}'
     found = ended('-c', program)
     assert found[0] == 2 and found[1].startswith(says) and found[1].count('\n') == 1
     assert 'Traceback' in ended('-c', program, NOS_TF_TRACEBACK='1')[1]
 
 
 def test_other_errors_keep_their_traceback() -> None:
-    code, text = ended('-c', 'import sys, loading; sys.excepthook = loading.report; 1 / 0')
+    code, text = ended('-c', 'import sys; from nos_tf.cli import loading; sys.excepthook = loading.report; 1 / 0')
     assert code == 1 and 'Traceback' in text
 
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import loading
-import streams
+from nos_tf.cli import loading, streams
 
 streams.keep_numbers()
 sys.excepthook = loading.report
@@ -20,8 +19,8 @@ loading.choose_backend()
 with loading.quiet(), loading.explained():
     import tensorflow as _  # noqa: F401
 
-    from configuration import configure, in_one_place
     from nos_tf import output
+    from nos_tf.cli.configuration import configure, in_one_place
     from nos_tf.errors import ClusterLostError, RunError
     from nos_tf.evaluation.cluster import heartbeat
 

@@ -3,7 +3,7 @@
 import gin
 import pytest
 
-from launch import commandline
+from nos_tf.cli import commandline
 from nos_tf.errors import RunError
 from nos_tf.search.search import Search
 

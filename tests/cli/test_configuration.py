@@ -4,7 +4,6 @@ import argparse
 import importlib
 import logging
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import gin
 import pytest
 
-import configuration
+from nos_tf.cli import configuration
 from nos_tf.errors import RunError
 from nos_tf.renamed import NAMES
 from nos_tf.search.search import Search
@@ -142,14 +141,12 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_are_read(here: Path) -> 
 def test_files_are_utf_8_whatever_the_locale(here: Path) -> None:
     (here / 'x.gin').write_text("name = 'ä'  # ±\n", encoding='utf-8')
     code = """
-import argparse, gin, configuration
+import argparse, gin
+from nos_tf.cli import configuration
 configuration.configure(argparse.Namespace(gin_files=['x.gin'], gin_bindings=[]), lambda: None)
 print(ascii(gin.query_parameter('%name')))
 """
-    (here / 'nos_tf').mkdir()  # all that the module needs of it; the rest imports TensorFlow
-    for name in ('errors', 'output', 'renamed'):
-        shutil.copy(ROOT / f'nos_tf/{name}.py', here / f'nos_tf/{name}.py')
-    environment = {'LANG': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0', 'PYTHONPATH': str(ROOT / 'launch')}
+    environment = {'LANG': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0', 'PYTHONPATH': str(ROOT)}
     run = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False)
     assert (run.stdout, run.stderr) == ("'\\xe4'\n", '')
 

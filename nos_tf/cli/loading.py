@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-import streams
+from nos_tf.cli import streams
 
 FAILED = 2
 BACKEND = 'tensorflow'

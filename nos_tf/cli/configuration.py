@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import gin
 
 from nos_tf import output
+from nos_tf.cli.unread import check_bindings
 from nos_tf.errors import RunError
 from nos_tf.renamed import rename_bindings
-from unread import check_bindings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONGEST = 400  # characters of a message of gin's
 BINDINGS = '--gin_bindings'
 

@@ -1,0 +1,237 @@
+"""The built-in tasks: they train, their parts share no example, and noise and size make them other tasks."""
+
+import dataclasses
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cloudpickle
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.tasks import builtin
+from nos_tf.tasks.builtin import TASKS
+from nos_tf.tasks.child import Child, ChildSetup
+from nos_tf.tasks.keras_task import KerasTask
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = [
+    *('digits_mlp', 'digits_convnet', 'digits_autoencoder', 'text_gru', 'text_transformer'),
+    *('number_words', 'diabetes', 'wine', 'ill_conditioned', 'deep_tanh'),
+]
+NOISED = {  # share of the training targets that noise changes
+    **dict.fromkeys(('digits_mlp', 'digits_convnet', 'deep_tanh'), 0.2 * 9 / 10),
+    **dict.fromkeys(('diabetes', 'ill_conditioned'), 1.0),
+    'wine': 0.2 * 2 / 3,
+    'number_words': 0.1 * 30 / 31,
+}
+TRACED = ('digits_mlp', 'number_words')  # the others are trained by one graph in slow tests
+FEW = 64  # validation examples, where the others would only take time
+
+
+def parts(task: KerasTask) -> tuple[tuple, tuple]:
+    """The training and the validation examples, each as one tuple of arrays."""
+    train, validation = (tuple(map(np.asarray, tf.nest.flatten(part))) for part in (task.train, task.validation))
+    return train, validation
+
+
+def short(task: KerasTask, examples: int = FEW, **settings) -> KerasTask:
+    """The task with less to measure on."""
+    validation = tf.nest.map_structure(lambda part: part[:examples], task.validation)
+    return dataclasses.replace(task, validation=validation, **settings)
+
+
+def losses(task: KerasTask, steps: int, rate: float = 3e-3) -> tuple[float, float]:
+    """The validation loss before and after so many steps of Adam, without a graph, which would take longer to trace."""
+    loaded = task.load()
+    batches = loaded.batches(tf.constant(0))
+    weights, state = loaded.start(0)
+    m = v = tf.zeros_like(weights)
+    for step in range(steps):
+        _, gradient, state = loaded.gradient(loaded.data, batches, tf.constant(step), weights, state)
+        m, v = 0.9 * m + 0.1 * gradient, 0.99 * v + 0.01 * gradient**2
+        scale = tf.sqrt(v / (1 - 0.99 ** (step + 1))) + 1e-8
+        weights -= rate * m / (1 - 0.9 ** (step + 1)) / scale
+    return -task.chance, -float(loaded.measure(loaded.data, weights, state))
+
+
+def test_the_tasks_are_these():
+    assert list(TASKS) == NAMES
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_forty_steps_lower_the_loss(name):
+    before, after = losses(short(TASKS[name](), batch_size=16), 40)
+    assert after < 0.95 * before
+
+
+def learns(name):
+    """Trains a shortened task by one graph for two rules."""
+    task = dataclasses.replace(TASKS[name](), steps=90)
+    setup = ChildSetup(Child(learning_rates=(3e-3, 1e-2), sweep_epochs=1), task, Vocabulary(1))
+    trainer = setup.trainer()
+    rewards = [trainer.train(UpdateRule.parse(rule)).reward for rule in ('adam', 'rmsprop')]
+    assert trainer.traces == 1 and rewards[0] != rewards[1]
+    assert min(rewards) > 0.9 * task.chance  # both are minus a loss
+
+
+@pytest.mark.parametrize('name', TRACED)
+def test_a_child_learns_the_task(name):
+    learns(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [name for name in NAMES if name not in TRACED])
+def test_a_child_learns_the_other_tasks(name):
+    learns(name)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_sweep_can_be_a_whole_training(name):
+    assert all(TASKS[name](large=large).steps % 6 == 0 for large in (False, True))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_identity_is_that_of_the_task_its_size_and_its_noise(name):
+    make = TASKS[name]
+    settings = ({}, {'noisy': True}, {'large': True}, {'large': True, 'noisy': True})
+    tasks = [make(**chosen) for chosen in settings]
+    assert tasks[0].batch_size > tasks[1].batch_size and tasks[2].steps > tasks[0].steps
+    parts_of = [str(short(task, 4).identity()) for task in (*tasks, make())]
+    assert parts_of[0] == parts_of[-1] and len(set(parts_of)) == len(tasks)
+
+
+def test_the_identity_is_the_same_in_another_process_and_travels_there():
+    names = ('digits_mlp', 'text_transformer', 'number_words')
+    here = [str(TASKS[name](noisy=True).train[1].sum()) + str(short(TASKS[name]()).identity()) for name in names]
+    code = (
+        'import sys; from tests.tasks.test_builtin import *\n'
+        'for name in sys.argv[1:]:\n'
+        '    print(str(TASKS[name](noisy=True).train[1].sum()) + str(short(TASKS[name]()).identity()))'
+    )
+    command = [sys.executable, '-c', code, *names]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.splitlines() == here
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('large', [False, True])
+def test_what_builds_the_model_travels_as_a_name(name, large):
+    task = TASKS[name](large=large)
+    assert len(cloudpickle.dumps(task.build)) < 500
+    assert pickle.loads(cloudpickle.dumps(task.build)).func is task.build.func
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('large', [False, True])
+def test_training_and_validation_share_no_example(name, large):
+    train, validation = parts(TASKS[name](large=large))
+    inputs = [{bytes(np.ascontiguousarray(row)) for row in part[0]} for part in (train, validation)]
+    assert len(inputs[1]) > 0.9 * len(validation[0]) > 50
+    assert not inputs[0] & inputs[1]
+
+
+def test_the_language_models_read_windows_of_paragraphs_that_are_in_one_part():
+    train, validation = (''.join(map('?'.__add__(builtin.ALPHABET).__getitem__, part)) for part in builtin._text())
+    assert 'the' in train and len(train) > 8 * len(validation) > 80_000
+    starts = range(0, len(validation) - 100, 100)
+    assert np.mean([validation[start : start + 100] in train for start in starts]) < 0.02
+    x, y = TASKS['text_gru']().train
+    np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('large', [False, True])
+def test_noise_changes_the_training_targets_and_leaves_validation_alone(name, large):
+    (clean, held_out), (noisy, same) = (parts(TASKS[name](large=large, noisy=noise)) for noise in (False, True))
+    for here, there in zip(held_out, same, strict=True):
+        np.testing.assert_array_equal(here, there)
+    for here, there in zip(clean[:-1], noisy[:-1], strict=True):
+        np.testing.assert_array_equal(here, there)
+    real = np.ones_like(clean[-1], bool) if name != 'number_words' else clean[-1] != builtin.PAD
+    share = np.mean(clean[-1][real] != noisy[-1][real])
+    assert share == pytest.approx(NOISED.get(name, 0.0), abs=0.06)
+    np.testing.assert_array_equal(clean[-1][~real], noisy[-1][~real])
+
+
+@pytest.mark.parametrize('name', ['digits_autoencoder', 'text_gru', 'text_transformer'])
+def test_where_labels_are_sound_dropout_makes_the_noise(name):
+    for noisy in (False, True):
+        loaded = short(TASKS[name](noisy=noisy), 4, batch_size=4).load()
+        weights, state = loaded.start(0)
+        order = loaded.batches(tf.constant(0))[:1]
+        first, _, state = loaded.gradient(loaded.data, order, tf.constant(0), weights, state)
+        again, _, _ = loaded.gradient(loaded.data, order, tf.constant(0), weights, state)
+        assert (float(first) != float(again)) is noisy
+
+
+def test_the_bowl_is_as_narrow_as_it_says():
+    for large, decades in ((False, 4), (True, 5)):
+        (x, y), (held_out, clean) = (
+            part
+            for part in (TASKS['ill_conditioned'](large=large).train, TASKS['ill_conditioned'](large=large).validation)
+        )
+        variances = np.linalg.eigvalsh(x.T.astype(np.float64) @ x / len(x))
+        assert np.log10(variances[-1] / variances[0]) == pytest.approx(decades, abs=0.3)
+        weights = np.linalg.lstsq(x, y, rcond=None)[0]
+        assert np.mean((held_out @ weights - clean) ** 2) < 0.01 * np.mean(clean**2)
+        assert np.abs(np.corrcoef(x.T) - np.eye(x.shape[1])).max() > 0.5  # no weight has a valley of its own
+
+
+@pytest.mark.parametrize(
+    'number, words',
+    [
+        (0, 'zero'),
+        (13, 'thirteen'),
+        (20, 'twenty'),
+        (99, 'ninety nine'),
+        (300, 'three hundred'),
+        (7042, 'seven thousand forty two'),
+        (111_000, 'one hundred eleven thousand'),
+        (999_999, 'nine hundred ninety nine thousand nine hundred ninety nine'),
+    ],
+)
+def test_numbers_are_spelled(number, words):
+    assert builtin._spell(number) == words.split()
+
+
+def test_words_are_predicted_from_those_before():
+    numbers = np.array([7042, 999_999, 5])
+    x, y = builtin._spelled(numbers, 6)
+    names = {code: word for word, code in builtin._codes().items()}
+    assert x['digits'].tolist()[0] == [0, 0, 7, 0, 4, 2]
+    for number, shown, wanted in zip(numbers, x['words'], y, strict=True):
+        assert [names[c] for c in wanted if c != builtin.PAD] == [*builtin._spell(int(number)), '<end>']
+        assert shown[0] == builtin.START and (shown[1:] == wanted[:-1])[wanted[1:] != builtin.PAD].all()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_docstring_says_what_the_task_is_and_what_for(name):
+    function: Callable = TASKS[name]
+    first, _, text = inspect.getdoc(function).partition('\n')
+    assert re.fullmatch(r'An? [^.;]+\.', first) and len(first) < 110
+    use, _, arguments = text.strip().partition('\n\nArgs:\n')
+    assert 'radients' in use and use.endswith('.')
+    assert re.findall(r'^ {4}(\w+): \S', arguments, re.MULTILINE) == list(inspect.signature(function).parameters)
+
+
+def test_gin_makes_a_task_by_its_name():
+    @gin.configurable('_a_search', module='tests')
+    def search(task):
+        return task
+
+    try:
+        gin.parse_config('_a_search.task = @wine()\nwine.noisy = True')
+        task = search()
+    finally:
+        gin.clear_config()
+    assert isinstance(task, KerasTask) and task.batch_size == 4
+    assert TASKS['wine']().batch_size == 16  # what gin binds is for gin
