@@ -14,6 +14,7 @@ import keyword
 import re
 import textwrap
 import unicodedata
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -201,7 +202,14 @@ def _source(framework: str, name: str, rule: UpdateRule, known: KnownRule | None
         formula=formula.text,
         draws=formula.draws,
     )
-    return '\n'.join(_wrap(line) for line in text.splitlines()) + '\n'
+    return '\n'.join(map(_wrap, _without_unused(text).splitlines())) + '\n'
+
+
+def _without_unused(source: str) -> str:
+    """Leaves out the helpers of a template that nothing else mentions."""
+    mentions = Counter(re.findall(r'\w+', source))
+    helpers = {part: re.match(r'def (_\w+)', part) for part in source.split('\n\n\n')}
+    return '\n\n\n'.join(part for part, helper in helpers.items() if not helper or mentions[helper[1]] > 1)
 
 
 def _wrap(line: str) -> str:
