@@ -20,9 +20,27 @@ from keras.optimizers.schedules import LearningRateSchedule
 Tensor = Any  # of whichever backend Keras runs on
 
 
+@dataclass(frozen=True)
+class _SignDecay(LearningRateSchedule):
+    """A schedule whose fields are positive numbers or, where that is the default, None."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
+                raise ValueError(f'{field.name} = {value!r}: must be a positive number')
+            object.__setattr__(self, field.name, float(value))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return asdict(self)
+
+
 @keras.saving.register_keras_serializable('nos_tf')
 @dataclass(frozen=True)
-class LinearSignDecay(LearningRateSchedule):
+class LinearSignDecay(_SignDecay):
     """1 − t/T, and 0 from step T on.
 
     Args:
@@ -37,21 +55,14 @@ class LinearSignDecay(LearningRateSchedule):
 
     decay_steps: float
 
-    def __post_init__(self) -> None:
-        _check(self)
-
     def __call__(self, step: Tensor) -> Tensor:
         """The factor after `step` updates."""
         return 1.0 - _fraction(step, self.decay_steps)
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        return asdict(self)
-
 
 @keras.saving.register_keras_serializable('nos_tf')
 @dataclass(frozen=True)
-class CosineSignDecay(LearningRateSchedule):
+class CosineSignDecay(_SignDecay):
     """(1 + cos(2πp t/T)) / 2, and what it is at T from there on.
 
     Args:
@@ -70,22 +81,15 @@ class CosineSignDecay(LearningRateSchedule):
     num_periods: float = 0.5
     zero_after: float | None = None
 
-    def __post_init__(self) -> None:
-        _check(self)
-
     def __call__(self, step: Tensor) -> Tensor:
         """The factor after `step` updates."""
         periods = self.num_periods * _fraction(step, self.decay_steps)
         return _zero_after(self.zero_after, periods, _half_cosine(2.0 * periods))
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        return asdict(self)
-
 
 @keras.saving.register_keras_serializable('nos_tf')
 @dataclass(frozen=True)
-class RestartSignDecay(LearningRateSchedule):
+class RestartSignDecay(_SignDecay):
     """(1 + cos(π (pt/T mod 1))) / 2: falls from 1 to 0 p times in T steps (Loshchilov & Hutter 2017).
 
     Args:
@@ -105,17 +109,10 @@ class RestartSignDecay(LearningRateSchedule):
     num_periods: float = 1.0
     zero_after: float | None = None
 
-    def __post_init__(self) -> None:
-        _check(self)
-
     def __call__(self, step: Tensor) -> Tensor:
         """The factor after `step` updates."""
         periods = self.num_periods * _fraction(step, self.decay_steps)
         return _zero_after(self.zero_after, periods, _half_cosine(periods % 1.0))
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
-        return asdict(self)
 
 
 def _fraction(step: Tensor, decay_steps: float) -> Tensor:
@@ -128,14 +125,3 @@ def _half_cosine(half_turns: Tensor) -> Tensor:
 
 def _zero_after(limit: float | None, periods: Tensor, factor: Tensor) -> Tensor:
     return factor if limit is None else ops.where(periods >= limit, 0.0, factor)
-
-
-def _check(decay: Any) -> None:
-    """Makes plain numbers of the fields, which are positive or, where that is the default, None."""
-    for field in fields(decay):
-        value = getattr(decay, field.name)
-        if value is None and field.default is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < math.inf:
-            raise ValueError(f'{field.name} = {value!r}: must be a positive number')
-        object.__setattr__(decay, field.name, float(value))

@@ -15,6 +15,19 @@ KEY = '$key'
 """A placeholder in the spelling of a draw: the key that it draws by, where random numbers need one."""
 
 
+def _operators(symbol: str) -> tuple[Callable[[Any, Any], 'Code'], Callable[[Any, Any], 'Code']]:
+    """Returns what computes `x symbol y` of x and y, and what computes it of y and x."""
+
+    def of(x: Any, y: Any) -> 'Code':
+        x, y = _code(x), _code(y)
+        left, right = x.beside(y), y.beside(x)
+        precedence = SUM if symbol in '+-' else PRODUCT
+        text = f'{left.within(precedence)} {symbol} {right.within(precedence + 1)}'
+        return Code(text, precedence, x.is_tensor or y.is_tensor)
+
+    return of, lambda y, x: of(x, y)
+
+
 @dataclass(frozen=True)
 class Code:
     """A piece of source code that has a value.
@@ -34,35 +47,14 @@ class Code:
     def __neg__(self) -> 'Code':
         return Code(f'-{self.within(ATOM)}', NEGATION, self.is_tensor)
 
-    def __add__(self, other: Any) -> 'Code':
-        return _operation('+', self, other)
-
-    def __sub__(self, other: Any) -> 'Code':
-        return _operation('-', self, other)
-
-    def __mul__(self, other: Any) -> 'Code':
-        return _operation('*', self, other)
-
-    def __rmul__(self, other: Any) -> 'Code':
-        return _operation('*', other, self)
-
-    def __radd__(self, other: Any) -> 'Code':
-        return _operation('+', other, self)
-
-    def __rsub__(self, other: Any) -> 'Code':
-        return _operation('-', other, self)
-
-    def __mod__(self, other: Any) -> 'Code':
-        return _operation('%', self, other)
-
     def __gt__(self, other: Any) -> 'Code':
         return Code(f'{self.within(SUM)} > {_code(other).text}', 0)
 
-    def __truediv__(self, other: Any) -> 'Code':
-        return _operation('/', self, other)
-
-    def __rtruediv__(self, other: Any) -> 'Code':
-        return _operation('/', other, self)
+    __add__, __radd__ = _operators('+')
+    __sub__, __rsub__ = _operators('-')
+    __mul__, __rmul__ = _operators('*')
+    __truediv__, __rtruediv__ = _operators('/')
+    __mod__, __rmod__ = _operators('%')
 
     def within(self, least: int) -> str:
         """Returns the text, in parentheses if its precedence is lower."""
@@ -71,14 +63,6 @@ class Code:
     def beside(self, other: 'Code') -> 'Code':
         """Returns it as an operand: a tensor of ones is a number beside any other tensor."""
         return Code('1.0', is_tensor=False) if self.is_one and other.is_tensor and not other.is_one else self
-
-
-def _operation(symbol: str, x: Any, y: Any) -> Code:
-    x, y = _code(x), _code(y)
-    left, right = x.beside(y), y.beside(x)
-    precedence = SUM if symbol in '+-' else PRODUCT
-    text = f'{left.within(precedence)} {symbol} {right.within(precedence + 1)}'
-    return Code(text, precedence, x.is_tensor or y.is_tensor)
 
 
 def _code(x: Any) -> Code:
