@@ -18,7 +18,7 @@ ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help search test test-backends lint format clean $(VENV)
+.PHONY: help search test test-backends drill lint format clean $(VENV)
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,10 @@ test: lint  ## lint, types, doctests and tests (PYTEST_ARGS='-m "not slow"' for 
 
 test-backends: $(BACKENDS)/.installed  ## the tests on JAX and PyTorch, in .venv-backends (a few minutes, 4 GB)
 	$(ONE_THREAD) NOS_TF_BACKENDS=required $(BACKENDS)/bin/python -m pytest $(PYTEST_ARGS) tests/optimizers/test_backends.py tests/optimizers/test_export_torch.py tests/optimizers/test_export_optax.py tests/benchmarks/test_accelerator.py
+
+DRILL_DIR ?= $(shell mktemp -d)
+drill: $(STAMP)  ## six kinds of Keras model as scripts, killed and taken up, and as notebooks (half an hour)
+	$(BIN)/python tests/drills/own_models.py --folder $(DRILL_DIR)
 
 lint: $(STAMP)  ## ruff and mypy, nothing is changed
 	$(BIN)/ruff check $(CODE)
@@ -67,5 +71,5 @@ ifneq ($$(shell $(1)/bin/python -c 'import importlib.util as u; print(all(map(u.
 endif
 endif
 endef
-$(eval $(call look,$(VENV),tensorflow jinja2 pytest nos_tf))
+$(eval $(call look,$(VENV),tensorflow jinja2 pytest nbclient nos_tf))
 $(eval $(call look,$(BACKENDS),tensorflow jax optax torch pytest nos_tf))

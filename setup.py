@@ -7,7 +7,16 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-TEST = ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'ruff>=0.15', 'mypy>=1.15']
+TEST = [
+    'pytest>=8',
+    'pytest-xdist>=3.5',
+    'hypothesis>=6.100',
+    'nbclient>=0.10',
+    'nbformat>=5.10',
+    'ipykernel>=6.29',
+    'ruff>=0.15',
+    'mypy>=1.15',
+]
 GNMT = ['sentencepiece>=0.2', 'sacrebleu>=2.4', 'num2words>=0.5.13']  # for launch/gnmt/
 
 setup(
@@ -18,7 +27,11 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['nos_tf', 'nos_tf.*']),  # not gin/, launch/ and tests/: they are no packages
-    package_data={'nos_tf.dsl': ['learning_rates.csv'], 'nos_tf.tasks': ['builtin.csv'], 'nos_tf.optimizers': ['templates/*.j2']},
+    package_data={
+        'nos_tf.dsl': ['learning_rates.csv'],
+        'nos_tf.tasks': ['builtin.csv'],
+        'nos_tf.optimizers': ['templates/*.j2'],
+    },
     python_requires='>=3.10',
     install_requires=[
         'tensorflow>=2.18',

@@ -1,20 +1,26 @@
-"""Training a child: our graph beside Keras' `fit` and PyTorch, on one network, one thread, rounds interleaved.
+"""Training a child: our graph beside Keras' `fit` and PyTorch, one thread, rounds interleaved.
 
 python benchmarks/child_throughput.py --rounds 7
+python benchmarks/child_throughput.py --rounds 7 --kinds
 
-Every contender trains the ConvNet of Section 4.2 on the same images in batches of 100, with momentum. Milliseconds are
-those of a step, the median of the rounds. The share is of the machine's peak, the rate at which one thread multiplies
-large matrices, measured in the same rounds; the work of a step is counted as the multiplications of its convolutions
-and of its classifier, forward and backward. Real CIFAR-10 is used where tensorflow-datasets finds it, noise otherwise;
-PyTorch where it is installed.
+With --kinds, six kinds of Keras model, as `KerasTask` trains them, with XLA and without, beside `fit` of the same model
+on the same data in batches of the same size, with momentum. The paper's ConvNet is there as people write it in Keras.
+
+Without, every contender trains the ConvNet of Section 4.2 on the same images in batches of 100, with momentum.
+Milliseconds are those of a step, the median of the rounds. The share is of the machine's peak, the rate at which one
+thread multiplies large matrices, measured in the same rounds; the work of a step is counted as the multiplications of
+its convolutions and of its classifier, forward and backward. Real CIFAR-10 is used where tensorflow-datasets finds it,
+noise otherwise; PyTorch where it is installed.
 """
 
 import argparse
+import dataclasses
 import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -27,10 +33,13 @@ from optimizer_step import machine
 from nos_tf import UpdateRule, output
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
+from nos_tf.evaluation.speed import clocked
+from nos_tf.tasks import builtin
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Images, Split, TfdsImages
 from nos_tf.tasks.image_classification import ImageClassification
+from nos_tf.tasks.keras_task import KerasTask
 
 BATCH = 100
 STEPS = 30
@@ -73,14 +82,7 @@ def ours(split: Split, **network: bool) -> Callable[[], object]:
 
 def fit(split: Split, *, pipeline: bool, jit: bool | str) -> Callable[[], object]:
     """One epoch of the same network as people write it in Keras."""
-    layers = keras.layers
-    blocks = [
-        [layers.Conv2D(FILTERS, 3, padding='same', use_bias=False), layers.BatchNormalization(), layers.ReLU()]
-        for _ in range(2)
-    ]
-    model = keras.Sequential(
-        [keras.Input([SIDE, SIDE, CHANNELS]), *blocks[0], *blocks[1], layers.Flatten(), layers.Dense(CLASSES)]
-    )
+    model = convnet()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(LEARNING_RATE, momentum=0.9), loss, jit_compile=jit)
     if pipeline:
@@ -120,6 +122,83 @@ def torch_eager(split: Split, *, channels_last: bool) -> Callable[[], object]:
     return epoch
 
 
+def paper_convnet() -> KerasTask:
+    """The network of Section 4.2 as people write it in Keras, on noise: the time does not depend on what it sees."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=[BATCH * STEPS, SIDE, SIDE, CHANNELS]).astype(np.float32)
+    y = random.integers(0, CLASSES, BATCH * STEPS)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    few = x[:VALIDATION], y[:VALIDATION]
+    return KerasTask(convnet, (x, y), few, loss=loss, steps=STEPS, batch_size=BATCH)
+
+
+def convnet() -> keras.Model:
+    """The network of Section 4.2 of layers of Keras."""
+    layers = keras.layers
+    blocks = [
+        layer
+        for _ in range(2)
+        for layer in (
+            layers.Conv2D(FILTERS, 3, padding='same', use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+        )
+    ]
+    return keras.Sequential([keras.Input([SIDE, SIDE, CHANNELS]), *blocks, layers.Flatten(), layers.Dense(CLASSES)])
+
+
+KINDS: dict[str, Callable[[], KerasTask]] = {
+    'MLP 64-32-10, batch 64': builtin.digits_mlp,
+    'MLP 64-128-128-10, batch 64': lambda: builtin.digits_mlp(large=True),
+    'convolutions of 6 and 12 filters with normalisation, 8x8, batch 32': builtin.digits_convnet,
+    'GRU of 24 units, 16 characters, batch 16': builtin.text_gru,
+    'transformer, 2 blocks of 24 units, 16 characters, batch 16': builtin.text_transformer,
+    'encoder and decoder of 24 units, batch 32': builtin.number_words,
+    'ConvNet of the paper, 32x32x3, batch 100': paper_convnet,
+}
+
+
+def compare_kind(make: Callable[[], KerasTask], rounds: int) -> dict[str, float]:
+    """Returns the milliseconds of a step by who trains: medians of rounds in which all take turns."""
+    rule = UpdateRule.parse('momentum')
+    runs: dict[str, Callable[[], float]] = {}
+    task = make()
+    steps = min(task.load().steps, STEPS * 8)
+    for name, jit in (('nos_tf', False), ('nos_tf, XLA', True)):
+        setup = ChildSetup(Child((LEARNING_RATE,)), dataclasses.replace(task, jit_compile=jit), Vocabulary(1))
+        runs[name] = partial(clocked(setup.trainer(), rule), steps)
+    model, (x, y, *_) = task.build(), task.load().data.train
+    model.compile(keras.optimizers.SGD(LEARNING_RATE, momentum=0.9), task.loss)
+    x, y = (keras.tree.map_structure(lambda part: part.numpy()[: steps * task.batch_size], part) for part in (x, y))
+    examples = len(y)
+    epochs = max(1, round(steps * task.batch_size / examples))
+
+    def fit() -> float:
+        start = time.perf_counter()
+        model.fit(x, y, batch_size=task.batch_size, epochs=epochs, verbose=0)
+        return (time.perf_counter() - start) * steps / (epochs * -(-examples // task.batch_size))
+
+    runs['fit'] = fit
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(run())
+    return {name: 1000 * statistics.median(values) / steps for name, values in times.items()}
+
+
+def compare_kinds(rounds: int) -> None:
+    """Prints a table of six kinds of model."""
+    print(f'{machine()}; one thread, {rounds} rounds\n')
+    print('| model | nos_tf, ms a step | with XLA | fit | fit takes longer by | and than XLA by |')
+    print('|---|--:|--:|--:|--:|--:|')
+    for name, make in KINDS.items():
+        found = compare_kind(make, rounds)
+        ours, xla, fit = (found[key] for key in ('nos_tf', 'nos_tf, XLA', 'fit'))
+        print(f'| {name} | {ours:.3g} | {xla:.3g} | {fit:.3g} | {fit / ours:.2f} | {fit / xla:.2f} |', flush=True)
+
+
 def matrix_product(size: int = 2048) -> Callable[[], object]:
     """Products of large matrices."""
     a, b = tf.random.normal([2, size, size])
@@ -138,8 +217,13 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument('--kinds', action='store_true', help='six kinds of Keras model instead')
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     use_one_cpu_thread()
+    if arguments.kinds:
+        compare_kinds(rounds)
+        return
     split = load_split()
     contenders = {
         'nos_tf': ours(split),

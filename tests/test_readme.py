@@ -27,12 +27,26 @@ def test_nothing_is_left_to_fill_in():
     assert not re.search(r'@[A-Z_]{3,}@|TODO', TEXT)
 
 
+CODE = re.findall(r'```python\n(.*?)```', TEXT, flags=re.DOTALL)
+
+
 def test_code_runs():
     names = {}
-    for code in re.findall(r'```python\n(.*?)```', TEXT, flags=re.DOTALL):
+    for code in CODE[1:]:
         exec(code, names)  # noqa: S102 - it is our own
         assert names['model'].optimizer.rule == UpdateRule.parse('powersign')
     assert names['model'].optimizer.sign_decay.decay_steps == 500
+
+
+@pytest.mark.slow
+def test_the_first_lines_search_and_train(tmp_path, monkeypatch, capsys):
+    """As they stand, with fewer children."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(CODE[0].replace('children=500', "children=10, rescored=2, rescore_seeds=2, baselines=('adam',)"), names)  # noqa: S102
+    best = names['search'].best()
+    assert names['model'].optimizer.rule == best.rule
+    assert capsys.readouterr().out.endswith(f'{best}\n')
 
 
 def test_notations_of_powersign_are_one_rule():

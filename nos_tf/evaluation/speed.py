@@ -34,7 +34,7 @@ def speed_of(setup: ChildSetup, rule: UpdateRule) -> Speed:
     """
     start = time.perf_counter()
     trainer = setup.trainer()
-    train, measure = (_timed(trainer, rule, of_measure) for of_measure in (False, True))
+    train, measure = (clocked(trainer, rule, of_measure) for of_measure in (False, True))
     before, _ = train(0), train(1)
     first = time.perf_counter() - start
     before, steps, taken = train(0), 1, 0.0
@@ -48,22 +48,26 @@ def speed_of(setup: ChildSetup, rule: UpdateRule) -> Speed:
     return Speed(first, before + trained * step + (rates + 1) * measure(0))
 
 
-def _timed(trainer: Trainer, rule: UpdateRule, of_measure: bool) -> Callable[[int], float]:
-    """Returns what does so many steps of a training, or measures the model once, and returns the seconds."""
+def clocked(trainer: Trainer, rule: UpdateRule, of_measure: bool = False) -> Callable[[int], float]:
+    """Returns what does so many steps of a training, or measures the model once, and returns the seconds.
 
-    @tf.function(autograph=False, input_signature=[*trainer.signature, tf.TensorSpec([], tf.int32)])
+    Where XLA is to compile, the first call does it.
+    """
+
     def work(*arguments: Any) -> tf.Tensor:
         *given, last_step = arguments
         begun, train, measure = trainer.parts(*given)
         return measure(begun) if of_measure else train(begun, trainer.child.learning_rates[0], last_step)[1]
 
     seed = trainer.child.seed
-    given = trainer.vocabulary.ids_of(rule), seed, trainer.start(seed), trainer.data
+    given = trainer.vocabulary.ids_of(rule), tf.constant(seed), trainer.start(seed), trainer.data
+    signature = [*trainer.signature, tf.TensorSpec([], tf.int32)]
+    graph = tf.function(work, autograph=False).get_concrete_function(*signature)  # TensorFlow warns of many functions
 
     def run(steps: int) -> float:
         start = time.perf_counter()
         with trainer.explained():
-            work(*given, steps).numpy()
+            graph(tf.constant(given[0]), *given[1:], tf.constant(steps)).numpy()
         return time.perf_counter() - start
 
     return run

@@ -67,7 +67,7 @@ class Found:
         lines = [f'{self.rule.infix}', f'reward in the search  {self.reward:.4g}']
         if self.score:
             seeds = len(self.score.rewards)
-            lines.append(f'on {seeds} fresh seeds{"":{7 - len(str(seeds))}} {_interval(self.score)}')
+            lines.append(f'{f"on {seeds} fresh seeds":21} {_interval(self.score)}')
         if self.baseline:
             lines.append(f'best known rule       {_interval(self.baseline)}  {self.baseline.name}')
         if self.score and self.score.difference is not None:
