@@ -2,6 +2,7 @@
 
 A generator learns to draw points from eight clouds on a circle; a discriminator learns to tell its points from real
 ones. All weights of both are one vector, which one rule updates; the gradient of each half is that of its own loss.
+Momentum, and so Adam, does harm here; RMSProp does not.
 
 python docs/examples/adversarial_task.py
 """

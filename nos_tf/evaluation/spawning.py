@@ -5,10 +5,12 @@ A process that is spawned would import the main module again. A script that begi
 notebook cannot be imported at all.
 """
 
+import dataclasses
+import inspect
 import pickle
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,7 +46,31 @@ def pack(value: Any) -> bytes:
     try:
         return cloudpickle.dumps(value)
     except Exception as error:  # whatever the objects raise
-        raise ValueError(_message(error)) from error
+        raise ValueError(f'{_message(error)}; what cannot be sent is {_culprit(value, "")}') from error
+
+
+def _culprit(value: Any, name: str) -> str:
+    """Returns what of a value cannot be sent, by the names that lead to it."""
+    for part_name, part in _parts(value):
+        try:
+            cloudpickle.dumps(part)
+        except Exception:  # whatever the objects raise
+            return _culprit(part, f'{name}.{part_name}' if name else part_name)
+    return f'{name or "it"}, a {type(value).__name__}'
+
+
+def _parts(value: Any) -> list[tuple[str, Any]]:
+    """Returns what a value consists of, by name."""
+    if dataclasses.is_dataclass(value):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if inspect.isfunction(value):
+        used = inspect.getclosurevars(value)
+        return [*used.nonlocals.items(), *used.globals.items()]
+    if isinstance(value, Mapping):
+        return [(str(key), part) for key, part in value.items()]
+    if isinstance(value, list | tuple):
+        return [(str(index), part) for index, part in enumerate(value)]
+    return list(getattr(value, '__dict__', {}).items())
 
 
 def unpack(packed: bytes) -> Any:

@@ -151,7 +151,12 @@ class _Loaded:
         self._shapes = [(tuple(v.shape), v.dtype) for v in (*self._weights, *self._others)]
         self._metric = self._get_metric()
         self._try()
-        self.untrained = float(self._measured(self.data, *self._values(self.model)))
+        try:
+            self.untrained = float(self._measured(self.data, *self._values(self.model)))
+        except Exception as error:  # whatever a loss or a metric raises
+            raise ValueError(f'KerasTask.validation: cannot be measured ({_brief(error)})') from error
+        if not np.isfinite(self.untrained):
+            raise ValueError(f'KerasTask.validation: the measure is {self.untrained} before training: look at the data')
 
     def _build(self, seed: int) -> keras.Model:
         """A model of a seed, built and compiled."""

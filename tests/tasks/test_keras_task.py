@@ -13,6 +13,7 @@ from nos_tf import NOSOptimizer
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.errors import RunError
 from nos_tf.optimizers import interpreter
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.keras_data import fingerprint
@@ -88,6 +89,33 @@ def test_the_measure_is_that_of_evaluate(kind):
     model.compile('sgd', loss=loaded.task.loss)
     expected = model.evaluate(x, y, 16, verbose=0, sample_weight=sample_weight, return_dict=True)['loss']
     np.testing.assert_allclose(loaded.measure(loaded.data, weights, state), -expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['recurrent', 'convolutional'])
+def test_what_xla_compiles_trains_alike(kind):
+    """GRU and batch normalisation included; adam is chaotic on ties, so a few steps."""
+    outcomes = []
+    for jit_compile in (False, True):
+        task = make(kind, jit_compile=jit_compile, epochs=None, steps=12)
+        trainer = ChildSetup(Child(learning_rates=(1e-3,)), task, DEEP).trainer()
+        outcomes.append(trainer.train(ADAM))
+        assert trainer.train(ADAM)[:3] == outcomes[-1][:3] and trainer.traces == 1
+    assert outcomes[0].reward == pytest.approx(outcomes[1].reward, rel=1e-4)
+
+
+def test_what_xla_cannot_compile_is_said(monkeypatch):
+    def build():
+        words = layers.StringLookup(vocabulary=['a', 'b'])
+        return keras.Sequential([keras.Input((1,), dtype='string'), words, layers.Embedding(3, 2), layers.Dense(1)])
+
+    x, y = np.array([['a'], ['b']] * 8), np.zeros((16, 1, 1), np.float32)
+    task = KerasTask(build, (x, y), (x, y), loss='mse', epochs=1, batch_size=4, jit_compile=True)
+    trainer = ChildSetup(Child(learning_rates=(1e-3,)), task, Vocabulary(1)).trainer()
+    with pytest.raises(RunError, match=r'jit_compile = True: XLA cannot compile this training .*: use False'):
+        trainer.train(ADAM)
+    plain = ChildSetup(Child((1e-3,)), dataclasses.replace(task, jit_compile=False), Vocabulary(1)).trainer()
+    assert plain.train(ADAM).reward <= 0
 
 
 @pytest.mark.parametrize('kind', ['regression', 'transformer'])
@@ -223,6 +251,18 @@ def constant_model():
     )
 
 
+class Seedless(keras.Layer):
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+class Lopsided(keras.Layer):
+    """Has a gradient, but no finite output for large inputs."""
+
+    def call(self, x):
+        return keras.ops.where(x > 5, np.nan, x)
+
+
 X = np.ones((40, 5), np.float32)
 
 
@@ -251,6 +291,13 @@ X = np.ones((40, 5), np.float32)
         ({'train': tf.data.Dataset.from_tensor_slices((X, X)).take(0)}, 'KerasTask.train: the dataset is empty'),
         ({'train': lambda seed, epoch: None}, 'KerasTask.steps = None: a stream has no epochs'),
         ({'train': lambda seed, epoch: None, 'steps': 5, 'epochs': None}, 'returned a NoneType, no tf.data.Dataset'),
+        ({'build': lambda: keras.Sequential([Seedless(), layers.Dense(1)])}, 'draws random numbers without a seed'),
+        (
+            {'build': lambda: keras.Sequential([Lopsided(), layers.Dense(1)]), 'validation': (9 * X, X[:, :1])},
+            'KerasTask.validation: the measure is nan before training',
+        ),
+        ({'validation': (X[:, :3], X[:, :1])}, 'KerasTask.validation: cannot be measured'),
+        ({'jit_compile': 'maybe'}, "KerasTask.jit_compile = 'maybe': must be True, False or 'auto'"),
         ({'weight_decay': -1}, 'KerasTask.weight_decay = -1: must be a number, at least 0'),
     ],
 )  # fmt: skip
