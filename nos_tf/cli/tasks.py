@@ -14,6 +14,7 @@ from nos_tf import output
 from nos_tf.tasks import builtin
 
 MEASURED = Path(builtin.__file__).with_suffix('.csv')
+RATE = '_rate'  # ends the names of columns of learning rates
 PLAIN_WIDTH = 200  # characters; a table in a file need not fit a narrow terminal
 
 
@@ -32,12 +33,17 @@ def tasks() -> None:
         options = ', '.join(inspect.signature(make).parameters)
         described.add_row(name, options, ' '.join((inspect.getdoc(make) or '').partition('Args:')[0].split()))
     measured = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in rows[0]:
+    headings = [heading for heading in rows[0] if not heading.endswith(RATE)]
+    for heading in headings:
         measured.add_column(heading, justify='left' if heading == 'task' else 'right', no_wrap=True)
     for row in rows:
-        measured.add_row(*row.values())
+        rates = {name: f' at {row[name + RATE]}' for name in headings if name + RATE in row}
+        measured.add_row(*(row[name] + rates.get(name, '') for name in headings))
     console.print(described)
-    console.print('\nIn the small size: seconds of one training, and the validation loss of tuned optimizers.\n')
+    console.print(
+        '\nIn the small size: seconds of one training on one thread, and the validation loss of tuned optimizers, each '
+        'at its best learning rate.\n'
+    )
     console.print(measured)
     console.print('\nIn gin: Search.task = @digits_mlp(); in Python: nos_tf.tasks.builtin.digits_mlp(large=True).')
 

@@ -189,7 +189,7 @@ def wine(large: bool = False, noisy: bool = False) -> KerasTask:
 
 @builtin
 def ill_conditioned(large: bool = False, noisy: bool = False) -> KerasTask:
-    """A linear regression has inputs whose variances span four decades, rotated: a quadratic bowl with narrow valleys.
+    """A linear regression has rotated inputs whose variances span four decades, so its loss is a narrow bowl.
 
     Optimisation is the limit, and a rule that scales each weight alone cannot undo the rotation. Gradients carry little
     noise, that of minibatches and of a tenth of a standard deviation on the training targets.
@@ -238,8 +238,8 @@ def _model_language(build: Build, window: int, steps: int, batch_size: int) -> K
     size = window + 1
     train, held_out = (part[: len(part) // size * size].reshape(-1, size) for part in _text())
     held_out = held_out[:: len(held_out) // 200]
-    known = set(map(bytes, held_out))
-    train = train[[bytes(row) not in known for row in train]]  # chance makes a few windows alike
+    known = {bytes(row[:-1]) for row in held_out}
+    train = train[[bytes(row[:-1]) not in known for row in train]]  # some phrases are in both texts
     examples, validation = ((part[:, :-1], part[:, 1:]) for part in (train, held_out))
     return KerasTask(build, examples, validation, loss=CROSSENTROPY, steps=steps, batch_size=batch_size)
 

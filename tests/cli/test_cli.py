@@ -69,6 +69,15 @@ def test_a_search_is_estimated_made_and_reported(tmp_path):
     assert drawn.returncode == 0 and (tmp_path / 'x' / 'report.html').exists()
 
 
+def test_tasks_are_listed_with_what_tuned_optimizers_reach():
+    listed = run('tasks')
+    assert listed.returncode == 0, listed.stderr
+    rows = [line.split() for line in listed.stdout.splitlines() if line.startswith('digits_autoencoder ')]
+    (_, *described), (_, weights, examples, *losses) = rows
+    assert described[:3] == ['large,', 'noisy', 'An'] and int(weights) > 1000 and int(examples) > 1000
+    assert losses.count('at') == 6
+
+
 @pytest.mark.parametrize('name', ['search', 'compare', 'report'])
 def test_mistakes_end_in_one_line(name, tmp_path):
     flags = () if name == 'report' else ('--gin_files', 'gin/nothing.gin')

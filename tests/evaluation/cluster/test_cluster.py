@@ -320,3 +320,11 @@ def test_an_overdue_job_is_given_to_another_worker_and_the_first_answer_counts(u
     assert unconnected.collect() == [(JOB, outcome)]
     assert unconnected.sent == [JOB] and unconnected.collect() == []
     assert 'is given to another worker as well' in capsys.readouterr().err
+
+
+def test_what_only_this_process_has_is_refused(monkeypatch):
+    """A stream is a function of this process; nothing of it could be sent to the workers."""
+    monkeypatch.setattr(cluster, 'connect', lambda seconds: (SimpleNamespace(workers=['a']), None))
+    setup = SimpleNamespace(trainer=lambda: SimpleNamespace(task=SimpleNamespace(is_local=True)))
+    with pytest.raises(RunError, match=r'give KerasTask\.train arrays or a dataset, or train by @ProcessPool\(\)'):
+        Cluster().start(setup)
