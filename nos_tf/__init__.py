@@ -1,6 +1,6 @@
 """Neural Optimizer Search (Bello, Zoph, Vasudevan & Le, ICML 2017) on TensorFlow 2 and Keras 3.
 
-The house, from the ground up; nothing imports what stands above it:
+The house, from the ground up; nothing imports what stands above it, but for `Search.report()`, which draws:
 
     dsl/          the language of update rules
     optimizers/   a rule as a Keras optimizer (NOSOptimizer), or run by one graph for all rules (the interpreter)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import gin
+import keras
 
 from nos_tf import output
 from nos_tf.config import Configured, Count, Incidental
@@ -55,7 +56,9 @@ class InProcess(OnThisMachine):
         self._patience = Patience(self.attempts)
         use_one_cpu_thread(required=False)
         self._trainer = setup.trainer()
-        self._thread = ThreadPoolExecutor(1)  # so that Ctrl-C need not wait for the end of a child
+        policy = keras.config.dtype_policy()  # which Keras keeps for each thread
+        # A thread, so that Ctrl-C need not wait for the end of a child.
+        self._thread = ThreadPoolExecutor(1, initializer=keras.config.set_dtype_policy, initargs=(policy,))
         self._jobs: Jobs = {}
 
     def submit(self, job: Any) -> None:

@@ -11,18 +11,41 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.tasks.child import ChildSetup, Trainer
 
 ENOUGH = 0.5  # seconds that steps are timed for, at least
-CHOICE = 'jit_compile'  # the field of a task, and what its name in an identity ends in
+AUTO, FIELD = 'auto', 'jit_compile'
 
 
 class Speed(NamedTuple):
     """The seconds that training takes in a process."""
 
-    first: float  # until the first rule can be trained: tracing, and compiling where XLA does
-    rule: float  # the sweep, the training and all measures of a rule
+    startup: float  # until the first rule can be trained: tracing, and compiling where XLA does
+    per_rule: float  # the sweep, the training and all measures
 
-    def until(self, rules: float) -> float:
-        """Returns the seconds until so many rules have been trained by one process."""
-        return self.first + rules * self.rule
+    def seconds_for(self, rules: float) -> float:
+        """Returns the seconds that one process takes for so many rules."""
+        return self.startup + rules * self.per_rule
+
+
+class Estimate(NamedTuple):
+    """How long a search will take; a rule that is sampled again is not trained again, and takes none of it."""
+
+    speed: Speed
+    children: int  # to come
+    rescored: int  # trainings after the search
+    workers: int  # that have something to do
+
+    @property
+    def hours(self) -> float:
+        """The hours that the search takes in all."""
+        return self.speed.seconds_for((self.children + self.rescored) / self.workers) / 3600
+
+    def __str__(self) -> str:
+        minutes = 60 * self.hours
+        total = f'{self.hours:.1f} hours' if minutes >= 90 else f'{minutes:.1f} minutes'
+        processes = 'one process' if self.workers == 1 else f'{self.workers} processes'
+        return (
+            f'{self.speed.per_rule:.3g} s a rule, after {self.speed.startup:.0f} s to begin: {self.children:,} rules '
+            f'and {self.rescored:,} trainings on fresh seeds take {processes} about {total}, less where rules repeat'
+        )
 
 
 def speed_of(setup: ChildSetup, rule: UpdateRule) -> Speed:
@@ -35,21 +58,21 @@ def speed_of(setup: ChildSetup, rule: UpdateRule) -> Speed:
     start = time.perf_counter()
     trainer = setup.trainer()
     train, measure = (clocked(trainer, rule, of_measure) for of_measure in (False, True))
-    before, _ = train(0), train(1)
-    first = time.perf_counter() - start
-    before, steps, taken = train(0), 1, 0.0
+    train(1)
+    measure(0)
+    startup = time.perf_counter() - start
+    nothing, steps, taken = train(0), 1, 0.0
     while taken < ENOUGH and steps < trainer.task.steps:
         steps = min(2 * steps, trainer.task.steps)
         taken = train(steps)
-    step = max(taken - before, 0.0) / steps
-    measure(0)
+    step = max(train(1) if steps == 1 else taken - nothing, 0.0) / steps
     rates = len(trainer.child.learning_rates)
     trained = rates * trainer.sweep_steps + trainer.task.steps
-    return Speed(first, before + trained * step + (rates + 1) * measure(0))
+    return Speed(startup, nothing + trained * step + (rates + 1) * measure(0))
 
 
 def clocked(trainer: Trainer, rule: UpdateRule, of_measure: bool = False) -> Callable[[int], float]:
-    """Returns what does so many steps of a training, or measures the model once, and returns the seconds.
+    """Returns a function that trains for so many steps, or measures the model once, and returns the seconds it took.
 
     Where XLA is to compile, the first call does it.
     """
@@ -73,64 +96,38 @@ def clocked(trainer: Trainer, rule: UpdateRule, of_measure: bool = False) -> Cal
     return run
 
 
-class Estimate(NamedTuple):
-    """How long a search will take, at most: a rule that is sampled again is not trained again."""
-
-    speed: Speed
-    children: int
-    rescored: int  # trainings after the search
-    workers: int
-
-    @property
-    def seconds_a_rule(self) -> float:
-        """The seconds that a rule takes."""
-        return self.speed.rule
-
-    @property
-    def hours(self) -> float:
-        """The hours that the search takes in all."""
-        return self.speed.until((self.children + self.rescored) / self.workers) / 3600
-
-    def __str__(self) -> str:
-        minutes = 60 * self.hours
-        total = f'{self.hours:.1f} hours' if minutes >= 90 else f'{minutes:.1f} minutes'
-        processes = 'one process' if self.workers == 1 else f'{self.workers} processes'
-        return (
-            f'{self.speed.rule:.3g} s a rule, after {self.speed.first:.0f} s to begin: {self.children:,} rules and '
-            f'{self.rescored:,} trainings on fresh seeds take {processes} {total} at most'
-        )
+def leaves_xla_open(task: Any) -> bool:
+    """Returns whether a task leaves the use of XLA to the search; it then has `compiled(choice)`, as `KerasTask`."""
+    return getattr(task, FIELD, None) == AUTO
 
 
-def is_open(task: Any) -> bool:
-    """Returns whether a task leaves it to us what is compiled by XLA."""
-    return getattr(task, CHOICE, None) == 'auto'
-
-
-def settled(task: Any, before: Mapping[str, Any], pays: Callable[[], bool]) -> Any:
-    """Returns the task with that decision made.
+def with_xla_decided(task: Any, stored: Mapping[str, Any], pays: Callable[[], bool]) -> Any:
+    """Returns the task with the use of XLA decided.
 
     Args:
         task: that leaves it open.
-        before: the identity of the run that is to go on, which has the decision; {} for a new one.
+        stored: the identity of the run that is to go on, which has the decision; {} for a new one.
         pays: decides, where there is none.
     """
-    made = [value for name, value in before.items() if name.endswith(f'.{CHOICE}')]
-    return dataclasses.replace(task, **{CHOICE: made[0] if made else pays()})
+    decided = [value for name, value in stored.items() if name.endswith(f'.{FIELD}')]
+    return task.compiled(decided[0] if decided else pays())
 
 
 def xla_pays(setup: ChildSetup, rule: UpdateRule, rules: float) -> bool:
-    """Returns whether XLA, compilation included, makes training faster: by a few steps of both ways.
+    """Returns whether training takes less time where XLA compiles it first: by a few steps of both ways.
 
     Args:
-        setup: of a task whose decision is open.
+        setup: of a task that leaves it open.
         rule: to try it by.
         rules: that a process trains in all.
     """
 
-    def seconds(choice: bool) -> float:
-        return speed_of(dataclasses.replace(setup, task=settled(setup.task, {}, lambda: choice)), rule).until(rules)
+    task: Any = setup.task
 
-    if getattr(setup.task.load(), 'is_local', False):
+    def seconds(choice: bool) -> float:
+        return speed_of(dataclasses.replace(setup, task=task.compiled(choice)), rule).seconds_for(rules)
+
+    if getattr(task.load(), 'is_local', False):
         return False  # XLA cannot call Python
     plain = seconds(False)
     try:

@@ -14,13 +14,13 @@ SCHEDULES = ('constant', 'linear', 'cosine')
 @keras.saving.register_keras_serializable('nos_tf')
 @dataclass(frozen=True)
 class Schedule(LearningRateSchedule):
-    """λ times what is left of the training, t of T steps: 1, 1 − t/T or (1 + cos(πt/T)) / 2; zero from step T on.
+    """A learning rate λ f(t) w(t): f is 1, 1 − t/T or (1 + cos(πt/T)) / 2, the latter two 0 from step T on.
 
     Args:
         learning_rate: λ.
         steps: T.
         kind: 'constant', 'linear' or 'cosine'.
-        warmup_steps: over which the rate rises to λ first: times min(1, (t + 1) / warmup_steps).
+        warmup_steps: W of the warm-up w(t) = min(1, (t + 1) / W); 0 for none.
 
     Raises:
         ValueError: an unknown kind.

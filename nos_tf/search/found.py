@@ -1,4 +1,4 @@
-"""What a search has found: its best rule, ready to train with, and all of its rules as a table."""
+"""The best rule of a search, ready to train with, and all of its rules as a table."""
 
 import json
 import math
@@ -46,7 +46,7 @@ class Found:
     def optimizer(
         self, steps: int | None = None, *, learning_rate: float | None = None, **arguments: Any
     ) -> NOSOptimizer:
-        """Returns a new optimizer that trains as the task does: with its schedule, clipping and weight decay.
+        """Returns a new optimizer; that of a `KerasTask` has its schedule, clipping and weight decay.
 
         Args:
             steps: updates of the training to come, for schedules and rules that read how much of it is done; None for
@@ -102,7 +102,8 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
     run = read_run(run_dir)
     scores = _scores(run_dir, run)
     rows = {row.program: row for row in reversed(run.rows) if row.learning_rate is not None}
-    score = max((score for score in scores if not score.name), key=lambda score: score.mean, default=None)
+    found = [score for score in scores if score.search_reward is not None]  # not those that are but baselines
+    score = max(found, key=lambda score: score.mean, default=None)
     ranked = best_rules(rows.values(), 1)
     rule = UpdateRule.parse(score.rule).canonical() if score else next(iter(ranked), None)
     row = rows.get(' '.join(rule.tokens)) if rule else None
@@ -112,8 +113,8 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
     return Found(
         rule=rule,
         reward=row.reward,
-        sweep=dict(zip(setup.child.learning_rates, measures, strict=True)) if measures else {},
-        learning_rate=score.learning_rate if score else row.learning_rate or math.nan,
+        sweep=dict(zip(run.configuration['Child.learning_rates'], measures, strict=True)) if measures else {},
+        learning_rate=score.learning_rate if score else float(row.learning_rate or math.nan),
         score=score,
         baseline=max((s for s in scores if s.name), key=lambda s: s.mean, default=None),
         setup=setup,

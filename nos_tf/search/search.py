@@ -25,7 +25,7 @@ from nos_tf.evaluation.in_process import InProcess  # noqa: F401 (for gin)
 from nos_tf.evaluation.jobs import Evaluator
 from nos_tf.evaluation.machine import CONTROLLER_THREADS, is_of_machine, threads, use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
-from nos_tf.evaluation.speed import Estimate, Speed, is_open, settled, speed_of, xla_pays
+from nos_tf.evaluation.speed import Estimate, Speed, leaves_xla_open, speed_of, with_xla_decided, xla_pays
 from nos_tf.evaluation.table import Table
 from nos_tf.files import write_text
 from nos_tf.search.display import Display, scores_table
@@ -34,7 +34,7 @@ from nos_tf.search.journal import Journal
 from nos_tf.search.rescore import Score, rescore
 from nos_tf.search.tally import Tally
 from nos_tf.search.trials import PREFIX, Arrivals, Queue, Trials
-from nos_tf.store.results import Store, best_rules, stored_identity
+from nos_tf.store.results import Store, best_rules, count_children, stored_identity
 from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.image_classification import ImageClassification  # noqa: F401 (for gin)
@@ -50,7 +50,7 @@ class Search(Configured):
 
     Args:
         task: what the rules are judged on.
-        run_dir: of the results, which `run` may name instead.
+        run_dir: of the results; None where `run` is given it, and nothing else is asked.
         space: of the rules.
         learner: samples rules and learns from their rewards.
         child: the procedure that turns a rule into a reward.
@@ -78,7 +78,7 @@ class Search(Configured):
     task: Task = gin.REQUIRED
     run_dir: Annotated[Path | str | None, Incidental] = None
     space: SearchSpace = SearchSpace(iterations=2)
-    learner: Learner = Evolution()
+    learner: Learner = Evolution(batch_size=20)
     child: Child = Child()
     evaluator: Evaluator = field(default_factory=ProcessPool)
     children: Count = 1000
@@ -142,7 +142,7 @@ class Search(Configured):
             try:
                 check_backend('a search')
                 use_one_cpu_thread(required=False)
-                search = self._settled(run_dir)
+                search = self._decided(run_dir)
                 session = _Session(search, run_dir, allow_mixed, stack)
             except ValueError as error:  # what is unfit in the configuration is said here at the latest
                 raise RunError(str(error)) from error
@@ -169,8 +169,7 @@ class Search(Configured):
         Raises:
             RunError: nothing was trained in the directory yet.
         """
-        run_dir = self._directory(None)
-        return best_of(run_dir, self._settled(run_dir).setup)
+        return best_of(self._directory(None), self.setup)
 
     def results(self) -> Any:
         """Returns all distinct rules, the best first: a `pandas.DataFrame`, or dicts where pandas is not there.
@@ -186,7 +185,7 @@ class Search(Configured):
         Raises:
             RunError: there is no search in the directory.
         """
-        from nos_tf.report import report  # what draws stands above, and few searches draw
+        from nos_tf.report import report  # here: it is a floor above, and imports what is slow
 
         return report.write(self._directory(None))
 
@@ -194,13 +193,18 @@ class Search(Configured):
         """Returns how long the search will take, by a few steps of a training in this process; nothing is written.
 
         Raises:
-            ValueError: the data do not fit the task, or the task the procedure.
+            RunError: the data do not fit the task, or the task the procedure.
         """
-        use_one_cpu_thread(required=False)
-        setup = self._settled(Path(self.run_dir) if self.run_dir else None).setup
+        run_dir = Path(self.run_dir) if self.run_dir else None
         rescored = (self.rescored + len(self.baselines)) * self.rescore_seeds
-        speed = Speed(0.0, 0.0) if isinstance(self.evaluator, Table) else speed_of(setup, self._typical)
-        return Estimate(speed, self.children, rescored, self.evaluator.workers or 1)
+        try:
+            use_one_cpu_thread(required=False)
+            setup = self._decided(run_dir).setup
+            speed = Speed(0.0, 0.0) if isinstance(self.evaluator, Table) else speed_of(setup, self._typical)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        done = count_children(run_dir) if run_dir else 0
+        return Estimate(speed, max(0, self.children - done), rescored, self._busy)
 
     def _directory(self, run_dir: Path | str | None) -> Path:
         """The run directory, as it was given to a method or to the search."""
@@ -216,17 +220,23 @@ class Search(Configured):
             return UpdateRule.parse(self.baselines[-1])
         return self.space.rule(UniformAgent(self.space, self.seed).propose(1, 0).choices[0])
 
-    def _settled(self, run_dir: Path | None) -> 'Search':
-        """The search with what its task leaves open decided: as its run has it, or by trying."""
-        if not is_open(self.task):
+    @property
+    def _busy(self) -> int:
+        """The workers that have something to do: a batch is all that is under way at a time."""
+        workers = self.evaluator.workers or 1
+        return workers if self.asynchronous else min(workers, self.learner.batch_size)
+
+    def _decided(self, run_dir: Path | None) -> 'Search':
+        """The search with the use of XLA decided, where its task leaves that open: as in its run, or by trying."""
+        if not leaves_xla_open(self.task):
             return self
-        before = stored_identity(run_dir) if run_dir else {}
-        return dataclasses.replace(self, task=settled(self.task, before, lambda: self._xla_pays))
+        stored = stored_identity(run_dir) if run_dir else {}
+        return dataclasses.replace(self, task=with_xla_decided(self.task, stored, lambda: self._xla_pays))
 
     @cached_property
     def _xla_pays(self) -> bool:
         """Whether the search takes less time where XLA compiles its trainings."""
-        return xla_pays(self.setup, self._typical, self.children / (self.evaluator.workers or 1))
+        return xla_pays(self.setup, self._typical, self.children / self._busy)
 
     def _search(self, session: '_Session') -> None:
         """Samples, evaluates, learns, saves and logs until the budget is spent."""

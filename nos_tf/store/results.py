@@ -202,6 +202,11 @@ def stored_identity(run_dir: Path) -> dict[str, Any]:
         return read_identity(db)
 
 
+def count_children(run_dir: Path) -> int:
+    """Returns how many children a search has; 0 if none has begun."""
+    return len(read_results(run_dir)) if (run_dir / SEARCH.file_name).exists() else 0
+
+
 def read_results(run_dir: Path) -> list[Row]:
     """The children of `read_run`."""
     return read_run(run_dir).rows

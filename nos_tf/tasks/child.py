@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
     learning_rate: float  # the rate that won the sweep; NaN where there was none
     sweep: tuple[float | None, ...]  # the measure of each rate after the sweep's epochs; None if it was given up
     seconds: float
-    origin: str = TRAINED  # how it was come by: one of the words above
+    origin: str = TRAINED  # the source of the reward: one of the words above
 
     @classmethod
     def untrained(cls, reward: float, origin: str) -> 'Outcome':
@@ -170,9 +170,9 @@ class Trainer:
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(f'out of memory: {self.task} needs more than there is') from error
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
-            if not self._jit_compile:
-                raise
             text = ' '.join(str(error).split())
+            if not (self._jit_compile and 'XLA' in text):
+                raise
             raise RunError(f'jit_compile = True: XLA cannot compile this training ({text[:200]}): use False') from error
 
     def outcome(self, reward: np.ndarray, rate: np.ndarray, sweep: np.ndarray, seconds: float) -> Outcome:
@@ -229,7 +229,7 @@ class Trainer:
         """
         batches = self.task.batches(seed)
         weights, state = start
-        compiled = {'autograph': False, 'jit_compile': self._jit_compile or None}
+        compiled = {'autograph': False, 'jit_compile': self._jit_compile or None}  # False would forbid others to
 
         @tf.function(**compiled)  # traced once for the sweep and what follows it
         def train(progress: Progress, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:

@@ -1,7 +1,13 @@
-"""The data of a Keras task: arrays, datasets that are held in memory, and streams."""
+"""The data of a Keras task: arrays, datasets that are held in memory, and streams; and what tells tasks apart."""
 
+import ast
 import hashlib
+import inspect
 import itertools
+import json
+import re
+import textwrap
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -50,15 +56,26 @@ def examples(name: str, given: Any, memory: int) -> Any:
             f'KerasTask.{name}: must be (x, y), (x, y, sample_weight) or a tf.data.Dataset of such batches, and is a '
             f'{type(given).__name__}'
         )
-    given = tuple(part for part in given if part is not None)
+    if any(part is None for part in given[:-1]):
+        raise ValueError(f'KerasTask.{name}: has None before the end: give (x,), (x, y) or (x, y, sample_weight)')
+    given = tuple(_array(part) for part in given if part is not None)
     try:
         found = tf.nest.map_structure(tf.convert_to_tensor, given)
     except (TypeError, ValueError) as error:
         raise ValueError(f'KerasTask.{name}: must be arrays of numbers or texts ({error})') from error
     lengths = sorted({part.shape[0] if part.shape.rank else 0 for part in tf.nest.flatten(found)})
     if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f'KerasTask.{name}: arrays of {lengths} examples: must all have the same number, not 0')
+        raise ValueError(
+            f'KerasTask.{name}: arrays of {lengths} examples: must all have the same number, not 0; a dataset must be '
+            'batched'
+        )
     return found
+
+
+def _array(part: Any) -> Any:
+    """A list of numbers or texts as an array; a list of arrays is several inputs."""
+    is_plain = isinstance(part, list) and not any(hasattr(each, 'shape') or isinstance(each, Mapping) for each in part)
+    return np.asarray(part) if is_plain else part
 
 
 def _held(name: str, dataset: tf.data.Dataset, memory: int) -> Any:
@@ -78,7 +95,7 @@ def _held(name: str, dataset: tf.data.Dataset, memory: int) -> Any:
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f'KerasTask.{name}: its batches cannot be joined, pad examples to one shape ({error.message})'
+            f'KerasTask.{name}: its batches cannot be joined: a dataset must be batched, its examples of one shape ({error.message})'
         ) from error
 
 
@@ -98,7 +115,7 @@ class Stream:
     """Batches of a function of (seed, epoch), one after the other; whoever asks for an earlier one begins anew."""
 
     def __init__(self, function: Callable[[int, int], tf.data.Dataset]) -> None:
-        self._function = function
+        self._function, self._lock = function, threading.Lock()
         self._at: tuple[int, int] | None = None  # the seed, and the step of the last batch
         self.batch = next(self._epoch(0, 0), None)
         if self.batch is None:
@@ -122,6 +139,10 @@ class Stream:
 
     def get(self, seed: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
         """Returns the batch of a step."""
+        with self._lock:  # a cell of a notebook that was interrupted may still train
+            return self._get(seed, step)
+
+    def _get(self, seed: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
         at = int(seed), int(step)
         if self._at is None or at != (self._at[0], self._at[1] + 1):
             self._batches = itertools.islice(self._all(at[0]), at[1], None)
@@ -129,3 +150,75 @@ class Stream:
         if [part.shape for part in parts] != self._shapes:
             raise ValueError('KerasTask.train: batches of other shapes than the first: drop the remainder')
         return [part.numpy() for part in parts]
+
+
+def compiled_loss(model: keras.Model) -> Any:
+    """Returns the loss that a model came compiled with."""
+    return getattr(getattr(model, '_compile_loss', None), '_user_loss', None)
+
+
+def spelled(value: Any) -> Any:
+    """Returns a loss or a metric as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return {name: spelled(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [spelled(part) for part in value]
+    kind = value if inspect.isfunction(value) else type(value)
+    code = _code(kind)
+    config = _nameless(json.loads(json.dumps(value.get_config(), default=spelled))) if _has_config(value) else None
+    return {kind.__qualname__: [part for part in (config, code) if part is not None]}
+
+
+def _has_config(value: Any) -> bool:
+    try:
+        value.get_config()
+    except Exception:  # one's own may have none
+        return False
+    return True
+
+
+def _nameless(config: Any) -> Any:
+    """A configuration without names, which Keras counts up from model to model."""
+    if isinstance(config, Mapping):
+        return {key: _nameless(value) for key, value in config.items() if key != 'name'}
+    return list(map(_nameless, config)) if isinstance(config, list | tuple) else config
+
+
+def _code(function_or_class: Any) -> str | None:
+    """A hash of what one's own code does, whatever its comments; None for that of Keras."""
+    if (getattr(function_or_class, '__module__', None) or '').split('.')[0] == 'keras':
+        return None
+    try:
+        text = ast.dump(ast.parse(textwrap.dedent(inspect.getsource(function_or_class))))
+    except (OSError, TypeError, SyntaxError):  # it was typed into an interpreter, or is a part of a statement
+        code: Any = getattr(function_or_class, '__code__', None)
+        text = f'{code.co_code.hex()} {code.co_consts} {code.co_names}' if code else function_or_class.__qualname__
+        text = re.sub(r' at 0x\w+', '', text)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe(model: keras.Model) -> str:
+    """Returns a hash of a model: its variables as the seed 0 has them, its layers, how they are joined, own code."""
+    variables = [
+        (v.path.rpartition('/')[2], tuple(v.shape), v.dtype, v.trainable, f'{_norm(v):.4g}') for v in model.variables
+    ]
+    layers = list(model._flatten_layers())
+    kinds = [(type(layer).__name__, _code(type(layer))) for layer in layers]
+    configs = [layer.get_config() for layer in (model, *layers) if _has_config(layer)]
+    text = json.dumps([variables, kinds, _nameless(configs)], default=_plain, sort_keys=True)
+    for number, part in enumerate((*layers, *getattr(model, 'operations', ()))):  # joints refer to them by name
+        text = text.replace(f'"{part.name}"', f'"{number}"')
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _norm(variable: keras.Variable) -> float:
+    """The norm of the values; its first digits are those of any processor."""
+    values = variable.numpy()
+    return float(np.linalg.norm(values.astype(np.float64))) if np.issubdtype(values.dtype, np.number) else 0.0
+
+
+def _plain(value: Any) -> str:
+    """What JSON cannot spell; an address in memory is not what it is."""
+    return _code(value) or value.__name__ if inspect.isfunction(value) else re.sub(r' at 0x\w+', '', str(value))

@@ -1,16 +1,16 @@
-"""A task on anybody's own Keras model and data (the paper's conclusion: the approach takes in its environment).
+"""A task on anybody's own Keras model and data.
 
 The model runs statelessly: all trainable weights are one vector, all that changes besides (the statistics of batch
 normalisation, the states of random generators) is passed along, and one traced graph trains every rule.
 """
 
-import hashlib
-import json
+import copy
 import math
 import random
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -23,7 +23,18 @@ from nos_tf.config import Configured, Count, Natural, Positive, at_least
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 from nos_tf.optimizers.schedule import SCHEDULES, Schedule
-from nos_tf.tasks.keras_data import Data, Stream, at, count, examples, fingerprint, weighed
+from nos_tf.tasks.keras_data import (
+    Data,
+    Stream,
+    at,
+    compiled_loss,
+    count,
+    describe,
+    examples,
+    fingerprint,
+    spelled,
+    weighed,
+)
 from nos_tf.tasks.task import Gradient
 
 MEMORY = 2**30  # bytes of a tf.data.Dataset that are held in memory, unless more are allowed
@@ -42,19 +53,21 @@ class KerasTask(Configured):
         validation: arrays, or a dataset that is held in memory.
         loss: as `keras.Model.compile` takes it; None for a model that is compiled, or adds all its losses itself.
         measure: 'loss', whose negative is measured, or a metric of Keras, by name or object.
-        lower_is_better: whether a metric is an error, so that its negative is measured.
+        lower_is_better: whether a metric is an error, so that its negative is measured; None for True where Keras has
+            the metric as a loss too.
         steps: updates of a whole training, of which a sixth counts as an epoch of the sweep; give these or epochs.
         epochs: passes over the data of a whole training.
-        batch_size: examples of an update; what is left of an epoch is dropped.
+        batch_size: examples of an update; what is left of an epoch is dropped. A stream brings its own batches, and is
+            measured by these.
         class_weight: class -> weight of its examples in training.
-        clipnorm: bound of the norm of each weight's gradient, as in the optimizers of Keras.
+        clipnorm: bound of the norm of each variable's gradient, as in the optimizers of Keras.
         weight_decay: decoupled: before each update, weights lose so much of themselves times the learning rate.
-        no_decay: words; weights whose path has one of them do not decay.
+        no_decay: words such as 'bias', 'gamma' and 'beta'; variables whose name has one of them do not decay.
         schedule: of the learning rate: 'constant', or 'linear' or 'cosine' to zero.
         warmup_steps: over which the learning rate rises to its value first.
         memory: bytes that a dataset may take.
-        jit_compile: whether XLA compiles the training: True, False, or 'auto', for which a search tries what is faster
-            before its first rule, and keeps to it.
+        jit_compile: True if XLA is to compile the training, False if not; for 'auto' a search tries which is faster
+            before its first rule, and keeps to it; elsewhere it is as False.
 
     Raises:
         ValueError: a value out of range, or data that do not fit each other; the message names the argument.
@@ -65,14 +78,14 @@ class KerasTask(Configured):
     validation: Any = gin.REQUIRED
     loss: Any = None
     measure: Any = 'loss'
-    lower_is_better: bool = False
+    lower_is_better: bool | None = None
     steps: Count | None = None
     epochs: Count | None = None
     batch_size: Count = 32
     class_weight: Any = None
     clipnorm: Positive | None = None
     weight_decay: Annotated[float, at_least(0)] = 0.0
-    no_decay: Any = ()
+    no_decay: Sequence[str] = ()
     schedule: str = 'constant'
     warmup_steps: Natural = 0
     memory: Count = MEMORY
@@ -84,10 +97,19 @@ class KerasTask(Configured):
             raise ValueError(f'KerasTask.steps = {self.steps}, epochs = {self.epochs}: give one of them')
         if self.schedule not in SCHEDULES:
             raise ValueError(f'KerasTask.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
-        if self.jit_compile not in (True, False, 'auto'):
+        if not isinstance(self.jit_compile, bool) and self.jit_compile != 'auto':
             raise ValueError(f"KerasTask.jit_compile = {self.jit_compile!r}: must be True, False or 'auto'")
         if not callable(self.build):
             raise ValueError(f'KerasTask.build = {self.build!r}: must be a function that returns a new keras.Model')
+        if self.measure == 'loss' and self.lower_is_better is False:
+            raise ValueError("KerasTask.lower_is_better = False: with KerasTask.measure = 'loss', lower is better")
+        for name in (
+            'train',
+            'validation',
+        ):  # a dataset cannot be sent to a worker, and may have another order each time
+            if isinstance(given := getattr(self, name), tf.data.Dataset):
+                held = tf.nest.map_structure(lambda part: part.numpy(), examples(name, given, self.memory))
+                object.__setattr__(self, name, held)
 
     @cached_property
     def _loaded(self) -> '_Loaded':
@@ -99,8 +121,15 @@ class KerasTask(Configured):
         return self._loaded.untrained
 
     def load(self) -> '_Loaded':
-        """Returns the task with its data and a model to trace."""
+        """Returns the task with its data and the model that is traced."""
         return self._loaded
+
+    def compiled(self, jit_compile: bool) -> 'KerasTask':
+        """Returns the task with `jit_compile` set; what is loaded of it is shared."""
+        task = replace(self, jit_compile=jit_compile)
+        task.__dict__['_loaded'] = loaded = copy.copy(self._loaded)
+        loaded.task, loaded.jit_compile = task, jit_compile
+        return task
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != '_loaded'}  # tensors stay here
@@ -114,8 +143,8 @@ class KerasTask(Configured):
 
 
 @contextmanager
-def _seeded(seed: int) -> Any:
-    """Has Keras, NumPy and Python draw from a seed, and puts back what the latter two drew from."""
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds Keras, NumPy and Python; afterwards gives NumPy and Python the state that they had."""
     kept = random.getstate(), np.random.get_state()  # noqa: NPY002 (what Keras seeds)
     keras.utils.set_random_seed(seed)
     try:
@@ -126,7 +155,7 @@ def _seeded(seed: int) -> Any:
 
 
 class _Loaded:
-    """The task at work: one model, which is traced; others give the weights of other seeds."""
+    """The task at work. One model is traced; one is built anew for each seed, for its initial weights."""
 
     def __init__(self, task: KerasTask) -> None:
         self.task = task
@@ -149,7 +178,7 @@ class _Loaded:
             raise ValueError('KerasTask.build: the model has no weights to train')
         self._sizes = [math.prod(variable.shape) for variable in self._weights]
         self._shapes = [(tuple(v.shape), v.dtype) for v in (*self._weights, *self._others)]
-        self._metric = self._get_metric()
+        self._metric, self._sign = self._get_metric()
         self._try()
         try:
             self.untrained = float(self._measured(self.data, *self._values(self.model)))
@@ -189,17 +218,31 @@ class _Loaded:
         """A minibatch."""
         return self.data.train if self._stream else at(self.data.train, tf.range(self.task.batch_size))
 
-    def _get_metric(self) -> keras.metrics.Metric | None:
-        """The metric that is measured; None for the loss."""
-        if self.task.measure == 'loss':
-            return None
+    def _get_metric(self) -> tuple[keras.metrics.Metric | None, float]:
+        """The metric that is measured, None for the loss; and -1 if lower is better, else 1."""
+        name = self.task.measure
+        if isinstance(name, str) and name == 'loss':
+            return None, -1.0
+        if isinstance(name, str) and name in ('accuracy', 'acc'):
+            name = self._accuracy()
         try:
-            metric = keras.metrics.get(self.task.measure)
+            metric = keras.metrics.get(name)
         except (TypeError, ValueError) as error:
             raise ValueError(f'KerasTask.measure = {self.task.measure!r}: is no metric of Keras ({error})') from error
-        if isinstance(metric, keras.metrics.Metric):
-            return metric
-        return keras.metrics.MeanMetricWrapper(metric)
+        if not isinstance(metric, keras.metrics.Metric):
+            metric = keras.metrics.MeanMetricWrapper(metric)
+        is_lower = _is_error(metric) if self.task.lower_is_better is None else self.task.lower_is_better
+        return metric, -1.0 if is_lower else 1.0
+
+    def _accuracy(self) -> str:
+        """The accuracy that fits labels and output, as `keras.Model.compile` chooses it."""
+        x, y, *_ = keras.utils.unpack_x_y_sample_weight(self._first())
+        output = self.model(x)
+        if tf.nest.is_nested(y) or tf.nest.is_nested(output):
+            raise ValueError("KerasTask.measure = 'accuracy': the model has several outputs: give a metric object")
+        if output.shape[-1] == 1:
+            return 'binary_accuracy'
+        return 'categorical_accuracy' if y.shape == output.shape else 'sparse_categorical_accuracy'
 
     def _try(self) -> None:
         """Does one step and one measure by hand: what a model, a loss or a metric makes late is made now.
@@ -247,11 +290,12 @@ class _Loaded:
         plain = ('steps', 'epochs', 'batch_size', 'clipnorm', 'weight_decay', 'schedule', 'warmup_steps', 'jit_compile')
         return {
             **{f'KerasTask.{name}': getattr(task, name) for name in plain},
-            'KerasTask.loss': _spelled(task.loss),
-            'KerasTask.measure': _spelled(task.measure),
-            'KerasTask.lower_is_better': task.lower_is_better,
+            'KerasTask.loss': spelled(task.loss if task.loss is not None else compiled_loss(self.model)),
+            'KerasTask.measure': spelled(task.measure),
+            'KerasTask.lower_is_better': self._sign < 0,
             'KerasTask.no_decay': list(task.no_decay),
-            'KerasTask.build': _describe(self.model),
+            'KerasTask.class_weight': task.class_weight and {str(k): v for k, v in task.class_weight.items()},
+            'KerasTask.build': describe(self.model),
             'KerasTask.train': ('stream ' if self._stream else '') + fingerprint(self.data.train),
             'KerasTask.validation': fingerprint(self.data.validation),
         }
@@ -260,7 +304,7 @@ class _Loaded:
         return (
             f'a {type(self.model).__name__} of {sum(self._sizes):,} weights on '
             + ('a stream of batches' if self._stream else f'{count(self.data.train):,} examples, in batches')
-            + f' of {count(self._first())}; measured is {_spelled(self.task.measure)} on '
+            + f' of {count(self._first())}; measured is {spelled(self.task.measure)} on '
             f'{count(self.data.validation):,} others'
         )
 
@@ -332,7 +376,7 @@ class _Loaded:
         """The weight decay of each weight, to be multiplied by the learning rate: float32 [P]; None for no decay."""
         if not self.task.weight_decay:
             return None
-        spared = [any(word in weight.path for word in self.task.no_decay) for weight in self._weights]
+        spared = [any(re.search(word, weight.name) for word in self.task.no_decay) for weight in self._weights]
         return np.repeat(np.where(spared, 0.0, self.task.weight_decay), self._sizes).astype(np.float32)
 
     def gradient(
@@ -351,8 +395,8 @@ class _Loaded:
     def measure(self, data: Data, weights: tf.Tensor, state: list[tf.Tensor]) -> tf.Tensor:
         """Returns the metric on the validation set, or minus the loss, float32 [].
 
-        None is lower than that of an untrained model by more than that is above or below 0: a training that diverges
-        is no worse than that, and the mean of rewards tells something.
+        It is bounded below by u - |u|, where u is the measure before training: a training that diverges is no worse
+        than that, and the mean of rewards tells something.
         """
         found, lowest = self._measured(data, weights, state), self.untrained - abs(self.untrained)
         return tf.where(tf.math.is_finite(found), tf.maximum(found, lowest), lowest)
@@ -382,7 +426,7 @@ class _Loaded:
         if self._metric is None:
             return -total / there
         result = tf.cast(self._metric.stateless_result(found), tf.float32)
-        return -result if self.task.lower_is_better else result
+        return self._sign * result
 
     def _call(self, weights: tf.Tensor, state: list[tf.Tensor], batch: Any, training: bool) -> tuple:
         """The loss, the prediction and the new state of the model on a batch."""
@@ -402,40 +446,8 @@ def _brief(error: Exception) -> str:
     return text if len(text) < 300 else f'{text[:140]} ... {text[-140:]}'
 
 
-def _spelled(value: Any) -> Any:
-    """A loss or a metric as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        return {name: _spelled(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spelled(part) for part in value]
-    if hasattr(value, 'get_config'):
-        return {
-            type(value).__name__: {
-                k: v for k, v in json.loads(json.dumps(value.get_config(), default=str)).items() if k != 'name'
-            }
-        }
-    return getattr(value, '__qualname__', type(value).__name__)
-
-
-def _describe(model: keras.Model) -> str:
-    """A hash of what a model is: of its layers, where they can tell, and of its variables."""
-    variables = [
-        (variable.path.rpartition('/')[2], variable.shape, variable.dtype, variable.trainable)
-        for variable in model.variables
-    ]
-    layers = [(type(layer).__name__, _config(layer)) for layer in model._flatten_layers()]
-    text = json.dumps([variables, layers], default=str, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _config(layer: Any) -> Any:
-    try:
-        return {
-            name: value
-            for name, value in layer.get_config().items()
-            if name not in ('name', 'layers', 'input_layers', 'output_layers')
-        }
-    except Exception:  # a layer of one's own may have none
-        return None
+def _is_error(metric: keras.metrics.Metric) -> bool:
+    """Returns whether Keras has a metric as a loss too; similarity is the one that is negated there."""
+    function: Any = getattr(metric, '_fn', None)
+    is_loss = getattr(function, '__module__', '').endswith('.losses') and 'cosine' not in function.__name__
+    return is_loss or isinstance(metric, keras.metrics.RootMeanSquaredError)

@@ -39,11 +39,15 @@ class Task(Protocol):
 
 
 class LoadedTask(Protocol):
-    """A task in a process that trains. Weights are one vector, float32 [P]; `str` describes what needs the memory.
+    """A task in a process that trains. Weights are one vector, float32 [P]; `str` names it where memory runs out.
 
-    It may have more: `schedule(step)`, the factor of the learning rate at a step, float32 []; `decay`, float32 [P], how
-    much of itself each weight loses before an update, times the learning rate; `jit_compile`, whether XLA compiles
-    training and measure; and `is_local`, whether its functions of tensors read what only this process has.
+    It may have more:
+
+    - `schedule(step)`, the factor of the learning rate at a step, float32 [];
+    - `decay`, float32 [P], how much of itself each weight loses before an update, times the learning rate;
+    - `jit_compile`, True where XLA is to compile training and measure;
+    - `is_local`, True where its functions of tensors read what only this process has;
+    - `optimizer(rule, learning_rate, steps, **arguments)`, which trains a model as the task does.
     """
 
     data: Any  # tensors, in whatever structure; the functions of tensors below are given them
@@ -54,7 +58,7 @@ class LoadedTask(Protocol):
         """Returns the weights and the state of the model that a seed starts from; it is not traced."""
 
     def batches(self, seed: tf.Tensor) -> Any:
-        """Returns what each step trains on, for `gradient`: tensors, in whatever structure."""
+        """Returns the examples of all steps, or whatever `gradient` finds them by: tensors, in whatever structure."""
 
     def gradient(self, data: Any, batches: Any, step: tf.Tensor, weights: tf.Tensor, state: Any) -> Gradient:
         """Returns the gradient of a training step, int32 [] from 0 on."""

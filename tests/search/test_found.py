@@ -134,11 +134,10 @@ def test_nothing_found_is_said_in_one_line(tmp_path):
 
 def test_an_estimate_counts_sweep_training_measures_and_processes():
     estimate = Estimate(Speed(10.0, 2.0), children=100, rescored=20, workers=2)
-    assert estimate.seconds_a_rule == 2.0
     assert estimate.hours == pytest.approx((10 + 60 * 2) / 3600)
     assert str(estimate) == (
-        '2 s a rule, after 10 s to begin: 100 rules and 20 trainings on fresh seeds take 2 processes 2.2 minutes at '
-        'most'
+        '2 s a rule, after 10 s to begin: 100 rules and 20 trainings on fresh seeds take 2 processes about 2.2 '
+        'minutes, less where rules repeat'
     )
 
 
@@ -149,7 +148,7 @@ def test_the_speed_is_about_that_of_a_rule(tmp_path):
     trainer = setup.trainer()
     trainer.train(rule)
     taken = min(trainer.train(rule).seconds for _ in range(2))
-    assert taken / 3 < speed_of(setup, rule).rule < 3 * taken
+    assert taken / 3 < speed_of(setup, rule).per_rule < 3 * taken
 
 
 @pytest.mark.slow

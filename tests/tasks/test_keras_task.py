@@ -236,6 +236,112 @@ def test_what_a_task_is_follows_from_model_data_and_procedure():
     assert 'Sequential of 113 weights on 160 examples' in str(task)
 
 
+def wrapped(turned=False):
+    """Layers that name others, and are joined; Keras counts their names up from model to model."""
+    x = keras.Input((6, 3))
+    both = layers.Bidirectional(layers.GRU(4))(x)
+    mean = layers.Dense(8)(keras.ops.mean(layers.TimeDistributed(layers.Dense(2))(x), axis=1))
+    return keras.Model(x, layers.Dense(1)(layers.Subtract()([mean, both] if turned else [both, mean])))
+
+
+def test_a_model_is_known_again_by_its_wiring_its_values_and_its_own_code():
+    x, y = np.ones((32, 6, 3), np.float32), np.ones((32, 1), np.float32)
+
+    def build_of(model):
+        return KerasTask(model, (x, y), (x, y), loss='mse', epochs=1).identity()['KerasTask.build']
+
+    def pretrained():
+        model = wrapped()
+        model.layers[-1].bias.assign([3.0])
+        return model
+
+    def doubled(x):
+        return 2 * x  # a comment
+
+    def tripled(x):
+        return 3 * x
+
+    def applying(function):
+        return lambda: keras.Sequential([keras.Input((6, 3)), layers.Lambda(function), layers.Dense(1)])
+
+    assert build_of(wrapped) == build_of(wrapped)
+    assert len({build_of(build) for build in (wrapped, lambda: wrapped(True), pretrained)}) == 3
+    assert build_of(applying(doubled)) == build_of(applying(doubled)) != build_of(applying(tripled))
+
+
+def test_a_loss_of_ones_own_is_known_by_its_code_and_one_that_the_model_brings_too():
+    def huber(y, prediction):
+        return keras.ops.mean(keras.ops.abs(y - prediction))
+
+    def losses_of(**settings):
+        return dataclasses.replace(make('regression'), **settings).identity()['KerasTask.loss']
+
+    mine = losses_of(loss=huber)
+
+    def huber(y, prediction):
+        return keras.ops.mean(keras.ops.abs(y - prediction) ** 3)
+
+    assert losses_of(loss=huber) != mine
+
+    def brought(loss):
+        def build():
+            model = keras.Sequential([layers.Dense(1)])
+            model.compile('sgd', loss)
+            return model
+
+        return losses_of(loss=None, build=build)
+
+    assert (brought('mse'), brought('mae')) == ('mse', 'mae')
+
+
+def test_a_dataset_travels():
+    task = make('regression')
+    held = dataclasses.replace(task, train=tf.data.Dataset.from_tensor_slices(task.train).batch(7))
+    there = pickle.loads(cloudpickle.dumps(held))
+    assert there.identity() == held.identity() == task.identity()
+
+
+def test_accuracy_is_the_one_that_fits_labels_and_output():
+    def measure(y, units):
+        x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+        build = lambda: keras.Sequential([layers.Dense(units, activation='sigmoid')])  # noqa: E731
+        loaded = KerasTask(build, (x, y), (x, y), loss='mse', measure='accuracy', epochs=1, batch_size=10).load()
+        return type(loaded._metric).__name__, loaded._metric._fn.__name__
+
+    classes = np.arange(40) % 3
+    assert measure(np.eye(3, dtype=np.float32)[classes], 3)[1] == 'categorical_accuracy'
+    assert measure((classes[:, None] > 0).astype(np.float32), 1)[1] == 'binary_accuracy'
+    sparse = make('two inputs', measure='accuracy').load()
+    assert sparse._metric._fn.__name__ == 'sparse_categorical_accuracy' and 0 < sparse.untrained < 1
+
+
+@pytest.mark.parametrize(
+    ('measure', 'is_error'),
+    [('mae', True), (keras.metrics.RootMeanSquaredError(), True), ('cosine_similarity', False),
+     (keras.metrics.R2Score(), False)],
+)  # fmt: skip
+def test_an_error_is_measured_as_its_negative(measure, is_error):
+    loaded = make('regression', measure=measure).load()
+    assert loaded._sign == (-1 if is_error else 1)
+    assert loaded.identity()['KerasTask.lower_is_better'] is is_error
+    other = make('regression', measure='mae', lower_is_better=False).load()
+    assert other.untrained > 0
+
+
+def test_what_does_not_decay_is_what_keras_excludes():
+    """By the names of variables: batch normalisation's are gamma and beta."""
+    loaded = make('convolutional', weight_decay=0.1, no_decay=('gamma', 'beta')).load()
+    optimizer = loaded.optimizer(ADAM, 0.1)
+    model = loaded.task.build()
+    model.build((None, 6, 6, 1))
+    optimizer.build(model.trainable_variables)
+    theirs = [0.1 * optimizer._use_weight_decay(v) for v in model.trainable_variables for _ in range(np.prod(v.shape))]
+    np.testing.assert_allclose(loaded.decay, theirs)
+    assert 0 < np.mean(loaded.decay == 0) < 1
+    one = make('convolutional', weight_decay=0.1, no_decay='bias')
+    assert one.no_decay == ('bias',)
+
+
 class OwnStep(keras.Sequential):
     def train_step(self, data):
         return super().train_step(data)
@@ -297,6 +403,10 @@ X = np.ones((40, 5), np.float32)
             'KerasTask.validation: the measure is nan before training',
         ),
         ({'validation': (X[:, :3], X[:, :1])}, 'KerasTask.validation: cannot be measured'),
+        ({'jit_compile': 1}, "KerasTask.jit_compile = 1: must be True, False or 'auto'"),
+        ({'lower_is_better': False}, 'KerasTask.lower_is_better = False'),
+        ({'train': (X, None, X)}, r'KerasTask.train: has None before the end'),
+        ({'train': tf.data.Dataset.from_tensor_slices((X, X[:, 0]))}, 'a dataset must be batched'),
         ({'jit_compile': 'maybe'}, "KerasTask.jit_compile = 'maybe': must be True, False or 'auto'"),
         ({'weight_decay': -1}, 'KerasTask.weight_decay = -1: must be a number, at least 0'),
     ],
