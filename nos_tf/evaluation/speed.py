@@ -121,7 +121,6 @@ def xla_pays(setup: ChildSetup, rule: UpdateRule, rules: float) -> bool:
         rule: to try it by.
         rules: that a process trains in all.
     """
-
     task: Any = setup.task
 
     def seconds(choice: bool) -> float:

@@ -95,7 +95,8 @@ def _held(name: str, dataset: tf.data.Dataset, memory: int) -> Any:
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f'KerasTask.{name}: its batches cannot be joined: a dataset must be batched, its examples of one shape ({error.message})'
+            f'KerasTask.{name}: its batches cannot be joined ({error.message}): a dataset must be batched, its examples '
+            'of one shape'
         ) from error
 
 
