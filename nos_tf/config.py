@@ -263,5 +263,5 @@ def _told(kind: Any, limits: Sequence[Limit], one: bool = True) -> str:
         text = ', or '.join('None' if each is type(None) else _told(*_unwrapped(each)) for each in get_args(kind))
     else:
         name = getattr(kind, '__name__', str(kind))
-        text = f'{"an" if name[0] in "AEIOU" else "a"} {name}: write @Name(), with brackets'
+        text = f'{"an" if name[0] in "AEIOU" else "a"} {name}: an instance, in gin @Name() with brackets'
     return ', '.join([text, *[' and '.join(limit.text for limit in limits)] * bool(limits)])

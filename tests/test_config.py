@@ -138,9 +138,9 @@ REFUSED = {
     'names': ('texts', [None, 3, ('a', 3)]),
     'rung': (OF_RUNG, [None, 0.5, (), (0.0,), (1, 2), (0.5, 0), (0.5, 1, 1), ('x',)]),
     'rungs': (f'a sequence of {OF_RUNG}', [None, 0.5, (0.5, 2), 'x', ((0.5, 0),), ((0.5, 1), (2, 1))]),
-    'part': ('a File: write @Name(), with brackets', [File, 'File', None, 3]),
-    'source': ('a Source: write @Name(), with brackets', [File, 'File', None, len]),
-    'maybe_part': ('None, or a File: write @Name(), with brackets', [File, 3]),
+    'part': ('a File: an instance, in gin @Name() with brackets', [File, 'File', None, 3]),
+    'source': ('a Source: an instance, in gin @Name() with brackets', [File, 'File', None, len]),
+    'maybe_part': ('None, or a File: an instance, in gin @Name() with brackets', [File, 3]),
 }
 
 
@@ -174,7 +174,7 @@ def test_a_sequence_becomes_a_tuple_and_one_value_is_a_sequence_of_it():
 
 
 def test_a_part_is_named_in_words_with_the_right_article():
-    with pytest.raises(ValueError, match=r"^ImageClassification.images = 'x': must be an ImageSource: write @Name"):
+    with pytest.raises(ValueError, match=r"^ImageClassification.images = 'x': must be an ImageSource: an instance"):
         ImageClassification(images='x')
 
 
@@ -240,16 +240,25 @@ def test_what_a_protocol_names_is_looked_for_and_not_asked():
     assert Folder(content).content is content
     del content.name
     for unfit in (content, File(), Expensive):
-        with pytest.raises(ValueError, match='^Folder.content = .*: must be a Sized: write @Name'):
+        with pytest.raises(ValueError, match='^Folder.content = .*: must be a Sized: an instance, in gin @Name'):
             Folder(unfit)
 
 
 @pytest.mark.parametrize(
     ('binding', 'said'),
     [
-        ('ImageClassification.network = @ConvNet', 'must be a ConvNet: write @Name(), with brackets'),
-        ('ImageClassification.images = @Digits', 'must be an ImageSource: write @Name(), with brackets'),
-        ('ImageClassification.images = @ConvNet()', 'must be an ImageSource: write @Name(), with brackets'),
+        (
+            'ImageClassification.network = @ConvNet',
+            'must be a ConvNet: an instance, in gin @Name() with brackets',
+        ),
+        (
+            'ImageClassification.images = @Digits',
+            'must be an ImageSource: an instance, in gin @Name() with brackets',
+        ),
+        (
+            'ImageClassification.images = @ConvNet()',
+            'must be an ImageSource: an instance, in gin @Name() with brackets',
+        ),
         ("ImageClassification.epochs = '3'", 'must be a whole number, at least 1'),
         ('ImageClassification.train_examples = 0', 'must be None, or a whole number, at least 1'),
     ],

@@ -155,7 +155,7 @@ class Transfer(Configured):
                 if trained.points[-1].step > recipe.steps:
                     raise RunError(
                         f'TranslationRecipe.steps = {recipe.steps}: {key.contender} at {key.rate:g} has '
-                        f'{trained.points[-1].step} steps in {run_dir} already; choose another --run_dir'
+                        f'{trained.points[-1].step} steps in {run_dir} already; choose another run directory'
                     )
             found = trainings.run(candidates, self._is_done)
             best = {rule: self._best_rate(rule, found) for rule in self.rules}

@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nos_tf.config import differences
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.errors import RunError
+from nos_tf.evaluation.speed import FIELD
 from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 from nos_tf.search.rescore import Score
 from nos_tf.store.results import Run, best_rules, read_run
@@ -100,6 +102,8 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
         RunError: there is no search in the directory, or nothing was trained in it yet.
     """
     run = read_run(run_dir)
+    if differing := differences(_task_of(run.configuration, setup), _task_of(setup.task.identity(), setup)):
+        raise RunError(f'{run_dir} holds a search on another task: {differing}')
     scores = _scores(run_dir, run)
     rows = {row.program: row for row in reversed(run.rows) if row.learning_rate is not None}
     found = [score for score in scores if score.search_reward is not None]  # not those that are but baselines
@@ -119,6 +123,13 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
         baseline=max((s for s in scores if s.name), key=lambda s: s.mean, default=None),
         setup=setup,
     )
+
+
+def _task_of(identity: Mapping[str, Any], setup: ChildSetup) -> dict[str, Any]:
+    """The part of an identity that tells of the task, but for what a search decides itself."""
+    return {
+        name: identity[name] for name in setup.task.identity() if name in identity and not name.endswith(f'.{FIELD}')
+    }
 
 
 def _scores(run_dir: Path, run: Run) -> list[Score]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import gin
 
+from nos_tf import output
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
@@ -146,8 +147,13 @@ class Search(Configured):
                 session = _Session(search, run_dir, allow_mixed, stack)
             except ValueError as error:  # what is unfit in the configuration is said here at the latest
                 raise RunError(str(error)) from error
-            self._search(session)
-            scores = self._rescore(session)
+            try:
+                self._search(session)
+                scores = self._rescore(session)
+            except KeyboardInterrupt:
+                if not gin.config_str():  # else it is a launcher's to say
+                    output.warn('interrupted: what was finished is saved, run() goes on from there')
+                raise
             summary = {
                 **session.tally.summary(),
                 'trained': session.store.trained(self.child.seed),

@@ -101,7 +101,7 @@ class Database:
         with ExitStack() as stack, explained(self.path):
             stack.enter_context(lock_directory(run_dir))
             if others := sorted(path.name for path in run_dir.glob('*.sqlite') if path.name != schema.file_name):
-                raise RunError(f'{run_dir} holds a run of another kind, {others[0]}: choose another --run_dir')
+                raise RunError(f'{run_dir} holds a run of another kind, {others[0]}: choose another run directory')
             self._db = stack.enter_context(closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)))
             if not (local := is_local(run_dir)):
                 _keep_rollback_journal(self._db)
@@ -122,7 +122,7 @@ class Database:
         query = "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
         there = dict(self._db.execute(query).fetchall())
         if there and there.get('meta') != 'table':
-            raise RunError(f'{self.path} is a file of another program: move it away, or choose another --run_dir')
+            raise RunError(f'{self.path} is a file of another program: move it away, or choose another run directory')
         content = there.keys() - {'meta', 'tasks'}
         if any(self._db.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for name in content):
             return True
@@ -144,7 +144,7 @@ class Database:
         if not (allow_mixed and only_here):
             raise RunError(
                 f'{self.path.parent} holds a run of another configuration or version: {differing}. '
-                f'Choose another --run_dir{", or go on with results of both: --allow_mixed" if only_here else ""}'
+                f'Choose another run directory{", or go on with results of both: --allow_mixed" if only_here else ""}'
             )
         if here not in others:
             self._db.execute('INSERT OR REPLACE INTO meta VALUES (?, ?)', (OTHERS, json.dumps([*others, here])))
@@ -153,7 +153,7 @@ class Database:
         if (summary := self.path.parent / 'summary.json').exists():
             raise RunError(
                 f'{summary} tells of a finished run, but {self.path.name} is missing or empty: restore it, or choose '
-                'another --run_dir'
+                'another run directory'
             )
         for statement in ('CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)', *schema.statements):
             self._db.execute(statement)

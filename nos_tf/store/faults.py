@@ -45,7 +45,7 @@ _HALF_WRITTEN = (
 _SENTENCES = {
     ERROR: (
         '{path} holds nothing yet, or is a file of another program or version ({text}): wait for its run to begin, or '
-        'choose another --run_dir'
+        'choose another run directory'
     ),
     **dict.fromkeys((BUSY, LOCKED), '{path} is locked by another program ({text}): close that and try again'),
     NOMEM: 'too little memory to read or write {path} ({text}): make room there and run the same command again',
@@ -58,7 +58,7 @@ _SENTENCES = {
     ),
     PROTOCOL: _NO_LOCKS,
     TOOBIG: '{path} cannot hold a value as large as that ({text}): choose a smaller configuration',
-    NOLFS: 'the file system of {path} cannot hold a file as large as that ({text}): choose another --run_dir',
+    NOLFS: 'the file system of {path} cannot hold a file as large as that ({text}): choose another run directory',
     **dict.fromkeys((CORRUPT, NOTADB), _CORRUPTED),
 }
 _EXTENDED = {

@@ -26,7 +26,7 @@ def lock_directory(run_dir: Path) -> io.TextIOWrapper:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(
-                f'another process is running in {run_dir}: wait for it, or choose another --run_dir'
+                f'another process is running in {run_dir}: wait for it, or choose another run directory'
             ) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -34,7 +34,7 @@ def lock_directory(run_dir: Path) -> io.TextIOWrapper:
             elif error.errno in _NO_LOCKS:
                 says = 'is on a file system that cannot lock files', ON_LOCAL_DISK
             else:
-                says = 'cannot be a run directory', 'choose another --run_dir'
+                says = 'cannot be a run directory', 'choose another run directory'
             raise RunError(f'{run_dir} {says[0]} ({error.strerror}): {says[1]}') from error
         stack.pop_all()  # it is held as long as the store
     return file

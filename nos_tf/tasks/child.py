@@ -169,7 +169,9 @@ class Trainer:
             yield
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(f'out of memory: {self.task} needs more than there is') from error
-        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+        except tf.errors.OpError as error:
+            if failure := getattr(self.task, 'failure', ''):
+                raise RunError(f'KerasTask.train: no more batches could be had ({failure})') from error
             text = ' '.join(str(error).split())
             if not (self._jit_compile and 'XLA' in text):
                 raise

@@ -95,8 +95,8 @@ def _held(name: str, dataset: tf.data.Dataset, memory: int) -> Any:
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *batches)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
-            f'KerasTask.{name}: its batches cannot be joined ({error.message}): a dataset must be batched, its examples '
-            'of one shape'
+            f'KerasTask.{name}: its batches cannot be joined ({error.message}): a dataset must be batched, its '
+            'examples of one shape'
         ) from error
 
 
@@ -117,6 +117,7 @@ class Stream:
 
     def __init__(self, function: Callable[[int, int], tf.data.Dataset]) -> None:
         self._function, self._lock = function, threading.Lock()
+        self.failure: Exception | None = None
         self._at: tuple[int, int] | None = None  # the seed, and the step of the last batch
         self.batch = next(self._epoch(0, 0), None)
         if self.batch is None:
@@ -124,7 +125,11 @@ class Stream:
         self._shapes = [part.shape for part in tf.nest.flatten(self.batch)]
 
     def _epoch(self, seed: int, epoch: int) -> Any:
-        dataset = self._function(seed, epoch)
+        try:
+            dataset = self._function(seed, epoch)
+        except Exception as error:  # whatever it raises
+            text = f'{type(error).__name__}: {error}'
+            raise ValueError(f'KerasTask.train: the function of (seed, epoch) raised {text}') from error
         if not isinstance(dataset, tf.data.Dataset):
             raise ValueError(f'KerasTask.train: the function returned a {type(dataset).__name__}, no tf.data.Dataset')
         return iter(dataset)
@@ -141,7 +146,11 @@ class Stream:
     def get(self, seed: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
         """Returns the batch of a step."""
         with self._lock:  # a cell of a notebook that was interrupted may still train
-            return self._get(seed, step)
+            try:
+                return self._get(seed, step)
+            except Exception as error:  # TensorFlow would bury it
+                self.failure = error
+                raise
 
     def _get(self, seed: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
         at = int(seed), int(step)

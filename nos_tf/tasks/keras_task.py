@@ -8,7 +8,7 @@ import copy
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -99,8 +99,15 @@ class KerasTask(Configured):
             raise ValueError(f'KerasTask.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
         if not isinstance(self.jit_compile, bool) and self.jit_compile != 'auto':
             raise ValueError(f"KerasTask.jit_compile = {self.jit_compile!r}: must be True, False or 'auto'")
-        if not callable(self.build):
+        if not callable(self.build) or isinstance(self.build, keras.Model):
             raise ValueError(f'KerasTask.build = {self.build!r}: must be a function that returns a new keras.Model')
+        if self.class_weight is not None and not (
+            isinstance(self.class_weight, Mapping)
+            and all(isinstance(key, int) and weight >= 0 for key, weight in self.class_weight.items())
+        ):
+            raise ValueError(
+                f'KerasTask.class_weight = {self.class_weight!r}: must be weights by class, {{0: 1.0, ...}}'
+            )
         if self.measure == 'loss' and self.lower_is_better is False:
             raise ValueError("KerasTask.lower_is_better = False: with KerasTask.measure = 'loss', lower is better")
         for name in (
@@ -170,12 +177,18 @@ class _Loaded:
         if task.batch_size > there and not self._stream:
             raise ValueError(f'KerasTask.batch_size = {task.batch_size}: must be at most the {there} examples')
         batches = there // task.batch_size
-        self.steps = task.steps or (task.epochs or 0) * batches
+        self.steps: int = task.steps or (task.epochs or 0) * batches
         self.steps_per_epoch = batches if task.steps is None else math.ceil(task.steps / 6)
+        if task.warmup_steps >= self.steps:
+            raise ValueError(f'KerasTask.warmup_steps = {task.warmup_steps}: must be fewer than the {self.steps} steps')
         self.model = self._build(0)
         self._weights, self._others = self.model.trainable_variables, self.model.non_trainable_variables
         if not self._weights:
             raise ValueError('KerasTask.build: the model has no weights to train')
+        for word in task.no_decay:
+            if not any(re.search(word, weight.name) for weight in self._weights):
+                names = ', '.join(sorted({weight.name for weight in self._weights}))
+                raise ValueError(f'KerasTask.no_decay has {word!r}, which no variable is called: there are {names}')
         self._sizes = [math.prod(variable.shape) for variable in self._weights]
         self._shapes = [(tuple(v.shape), v.dtype) for v in (*self._weights, *self._others)]
         self._metric, self._sign = self._get_metric()
@@ -190,7 +203,10 @@ class _Loaded:
     def _build(self, seed: int) -> keras.Model:
         """A model of a seed, built and compiled."""
         with _seeded(seed):
-            model = self.task.build()
+            try:
+                model = self.task.build()
+            except Exception as error:  # whatever it raises
+                raise ValueError(f'KerasTask.build: raised {_brief(error)}') from error
             if not isinstance(model, keras.Model):
                 raise ValueError(f'KerasTask.build: returned {model!r}, and no keras.Model: does it lack a return?')
             if type(model).train_step is not keras.Model.train_step:
@@ -213,6 +229,11 @@ class _Loaded:
         if self.task.loss is not None or not model.compiled:
             model.compile('sgd', loss=self.task.loss)
         return model
+
+    @property
+    def failure(self) -> str:
+        """What the function that streams has raised; '' for nothing."""
+        return _brief(self._stream.failure) if self._stream and self._stream.failure else ''
 
     def _first(self) -> Any:
         """A minibatch."""
@@ -442,8 +463,10 @@ class _Loaded:
 
 
 def _brief(error: Exception) -> str:
-    text = ' '.join(f'{type(error).__name__}: {error}'.split())
-    return text if len(text) < 300 else f'{text[:140]} ... {text[-140:]}'
+    """An error in a line, without what TensorFlow and Keras put around it."""
+    text = re.sub(r'\x1b\[[\d;]*m|\{\{.*?\}\}|\[Op:\w+\]( name:)?', '', f'{type(error).__name__}: {error}')
+    text = ' '.join(text.split())
+    return text if len(text) < 300 else f'{text[:295]} ...'
 
 
 def _is_error(metric: keras.metrics.Metric) -> bool:

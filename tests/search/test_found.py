@@ -124,6 +124,13 @@ def test_a_rule_that_reads_the_progress_is_told_the_steps(tmp_path):
     assert found.best().optimizer(steps=7).total_steps == 7
 
 
+def test_the_best_of_another_task_is_refused(finished):
+    with pytest.raises(
+        RunError, match=r'holds a search on another task: KerasTask\.loss is "mse" there and "mae" here'
+    ):
+        searching(finished.run_dir, make('regression', loss='mae')).best()
+
+
 def test_nothing_found_is_said_in_one_line(tmp_path):
     with pytest.raises(RunError, match='no search has run there'):
         searching(tmp_path).best()

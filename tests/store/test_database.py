@@ -135,7 +135,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_a_directory_of_another_kind_of_run_is_refused(tmp_path):
     (tmp_path / 'y.sqlite').touch()
-    with pytest.raises(RunError, match=r'holds a run of another kind, y\.sqlite: choose another --run_dir'):
+    with pytest.raises(RunError, match=r'holds a run of another kind, y\.sqlite: choose another run directory'):
         open_database(tmp_path)
     assert not (tmp_path / 'x.sqlite').exists()
 

@@ -38,7 +38,7 @@ def test_what_is_no_directory_cannot_be_locked(tmp_path):
             'is on a file system that cannot lock files (Operation not supported): choose a --run_dir o',
         ),
         (errno.EDQUOT, 'has no space left (Disk quota exceeded): make room and run the same command again'),
-        (errno.EIO, 'cannot be a run directory (Input/output error): choose another --run_dir'),
+        (errno.EIO, 'cannot be a run directory (Input/output error): choose another run directory'),
         (errno.EWOULDBLOCK, 'another process is running in'),
     ],
 )

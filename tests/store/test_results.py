@@ -275,7 +275,7 @@ def test_another_identity_is_refused_with_every_difference(filled):
     assert 'Own.learning_rates is [0.1, 1.0] there and [0.1, 2.0] here' in message
     assert 'Own.seed is not set there and 3 here' in message
     assert 'nos_tf' not in message.replace(str(filled), '')
-    assert str(filled) in message and '--run_dir' in message
+    assert str(filled) in message and 'another run directory' in message
     with open_store(filled) as store:  # nothing was changed, nothing is held
         assert store.count() == 3
 
@@ -445,7 +445,7 @@ def test_a_run_directory_that_is_a_file(tmp_path, below):
     (tmp_path / 'file').touch()
     with pytest.raises(RunError) as error:
         Store(tmp_path / 'file' / below, IDENTITY, TASK)
-    assert 'cannot be a run directory' in one_line(error) and '--run_dir' in one_line(error)
+    assert 'cannot be a run directory' in one_line(error) and 'another run directory' in one_line(error)
 
 
 def test_a_database_that_is_a_directory(tmp_path):

@@ -1,5 +1,6 @@
 """The built-in tasks: they train, their parts share no example, and noise and size make them other tasks."""
 
+import csv
 import dataclasses
 import inspect
 import pickle
@@ -7,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import cloudpickle
@@ -33,8 +35,11 @@ NOISED = {  # share of the training targets that noise changes
     'wine': 0.2 * 2 / 3,
     'number_words': 0.1 * 30 / 31,
 }
-TRACED = ('digits_mlp', 'digits_convnet')  # the others, whose graphs take long to trace, are trained in slow tests
-FEW = 64  # validation examples, where the others would only take time
+
+
+def slow(*names: str) -> list:
+    """All tasks, of which those with these names take long."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in names else ()) for name in NAMES]
 
 
 def parts(task: KerasTask) -> tuple[tuple, tuple]:
@@ -43,24 +48,33 @@ def parts(task: KerasTask) -> tuple[tuple, tuple]:
     return train, validation
 
 
-def short(task: KerasTask, examples: int = FEW, **settings) -> KerasTask:
-    """The task with less to measure on."""
-    validation = tf.nest.map_structure(lambda part: part[:examples], task.validation)
-    return dataclasses.replace(task, validation=validation, **settings)
+def short(name: str, **chosen) -> KerasTask:
+    """The task cut short, whatever its size and noise: 8 steps of 16 examples, and 16 to measure on."""
+    task = TASKS[name](**chosen)
+    validation = tf.nest.map_structure(lambda part: part[:16], task.validation)
+    return dataclasses.replace(task, validation=validation, batch_size=16, steps=8)
 
 
-def losses(task: KerasTask, steps: int, rate: float) -> tuple[float, float]:
-    """The validation loss before and after so many steps of Adam, without a graph, which would take longer to trace."""
-    loaded = task.load()
-    batches = loaded.batches(tf.constant(0))
-    weights, state = loaded.start(0)
+loaded = cache(short)
+"""The same one for several tests; what it loads stays with it."""
+
+
+def identity_of(task: KerasTask) -> str:
+    return str(task.identity())
+
+
+def train(task: KerasTask, rate: float) -> float:
+    """The validation loss after all steps of Adam, without a graph, which would take longer to trace."""
+    at_work = task.load()
+    batches = at_work.batches(tf.constant(0))
+    weights, state = at_work.start(0)
     m = v = tf.zeros_like(weights)
-    for step in range(steps):
-        _, gradient, state = loaded.gradient(loaded.data, batches, tf.constant(step), weights, state)
+    for step in range(task.steps):
+        _, gradient, state = at_work.gradient(at_work.data, batches, tf.constant(step), weights, state)
         m, v = 0.9 * m + 0.1 * gradient, 0.99 * v + 0.01 * gradient**2
         scale = tf.sqrt(v / (1 - 0.99 ** (step + 1))) + 1e-8
         weights -= rate * m / (1 - 0.9 ** (step + 1)) / scale
-    return -task.chance, -float(loaded.measure(loaded.data, weights, state))
+    return -float(at_work.measure(at_work.data, weights, state))
 
 
 def test_the_tasks_are_these():
@@ -69,30 +83,17 @@ def test_the_tasks_are_these():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_few_steps_lower_the_loss(name):
-    before, after = losses(short(TASKS[name](), batch_size=16), steps=12, rate=1e-2)
-    print(name, before, after)
-    assert after < 0.95 * before
+    task = loaded(name)
+    assert train(task, rate=2e-2) < 0.95 * -task.chance
 
 
-def learns(name):
-    """Trains a shortened task by one graph for two rules."""
+@pytest.mark.parametrize('name', slow(*NAMES[1:]))
+def test_a_child_learns_the_task_and_one_graph_trains_all_rules(name):
     task = dataclasses.replace(TASKS[name](), steps=90)
-    setup = ChildSetup(Child(learning_rates=(3e-3, 1e-2), sweep_epochs=1), task, Vocabulary(1))
-    trainer = setup.trainer()
+    trainer = ChildSetup(Child(learning_rates=(3e-3, 1e-2)), task, Vocabulary(1)).trainer()
     rewards = [trainer.train(UpdateRule.parse(rule)).reward for rule in ('adam', 'rmsprop')]
     assert trainer.traces == 1 and rewards[0] != rewards[1]
     assert min(rewards) > 0.9 * task.chance  # both are minus a loss
-
-
-@pytest.mark.parametrize('name', TRACED)
-def test_a_child_learns_the_task(name):
-    learns(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', [name for name in NAMES if name not in TRACED])
-def test_a_child_learns_the_other_tasks(name):
-    learns(name)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -101,25 +102,26 @@ def test_a_sweep_can_be_a_whole_training(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_size_and_noise_make_another_task(name):
-    make = TASKS[name]
-    plain, again, noisy, large = make(), make(), make(noisy=True), make(large=True)
-    assert plain.batch_size > noisy.batch_size and large.steps > plain.steps
-    same = {'batch_size': 4, 'steps': 6}  # so that it is model and data that differ
-    identities = [str(short(task, 4, **same).identity()) for task in (plain, again, noisy, large)]
-    assert identities[0] == identities[1] and len(set(identities)) == 3
+def test_noise_makes_another_task(name):
+    assert TASKS[name]().batch_size > TASKS[name](noisy=True).batch_size
+    plain, noisy = loaded(name), loaded(name, noisy=True)
+    assert identity_of(plain) == identity_of(short(name)) != identity_of(noisy)
 
 
-def identities_of(names):
-    return [str(short(TASKS[name](noisy=True), 4).identity()) for name in names]
+@pytest.mark.parametrize('name', slow('text_gru', 'text_transformer', 'number_words'))
+def test_size_makes_another_task(name):
+    assert TASKS[name](large=True).steps == 5 * TASKS[name]().steps
+    assert identity_of(short(name, large=True)) != identity_of(loaded(name))
 
 
 def test_another_process_makes_the_same_tasks():
     names = ['digits_mlp', 'number_words']
-    code = 'import sys; from tests.tasks.test_builtin import *; print(*identities_of(sys.argv[1:]), sep=chr(10))'
+    code = (
+        'from tests.tasks.test_builtin import *; print(*(identity_of(short(name)) for name in sys.argv[1:]), sep="\\n")'
+    )
     command = [sys.executable, '-c', code, *names]
     found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert found.stdout.splitlines() == identities_of(names)
+    assert found.stdout.splitlines() == [identity_of(loaded(name)) for name in names]
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -165,11 +167,11 @@ def test_noise_changes_the_training_targets_and_leaves_validation_alone(name, la
 @pytest.mark.parametrize('name', ['digits_autoencoder', 'text_gru', 'text_transformer'])
 def test_where_labels_are_sound_dropout_makes_the_noise(name):
     for noisy in (False, True):
-        loaded = short(TASKS[name](noisy=noisy), 4, batch_size=4).load()
-        weights, state = loaded.start(0)
-        order = loaded.batches(tf.constant(0))[:1]
-        first, _, state = loaded.gradient(loaded.data, order, tf.constant(0), weights, state)
-        again, _, _ = loaded.gradient(loaded.data, order, tf.constant(0), weights, state)
+        at_work = loaded(name, **{'noisy': True} if noisy else {}).load()
+        weights, state = at_work.start(0)
+        order = at_work.batches(tf.constant(0))
+        first, _, state = at_work.gradient(at_work.data, order, tf.constant(0), weights, state)
+        again, _, _ = at_work.gradient(at_work.data, order, tf.constant(0), weights, state)
         assert (float(first) != float(again)) is noisy
 
 
@@ -221,6 +223,19 @@ def test_the_docstring_says_what_the_task_is_and_what_for(name):
     use, _, arguments = text.strip().partition('\n\nArgs:\n')
     assert 'radients' in use and use.endswith('.')
     assert re.findall(r'^ {4}(\w+): \S', arguments, re.MULTILINE) == list(inspect.signature(function).parameters)
+
+
+def test_the_table_is_of_these_tasks_and_no_optimizer_fails_them():
+    with Path(builtin.__file__).with_suffix('.csv').open(encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['task'] for row in rows] == NAMES
+    for row in rows:
+        x, _ = (task := TASKS[row['task']]()).train
+        assert int(row['steps']) == task.steps
+        if not row['task'].startswith('text'):  # whose text is that of the Python which runs
+            assert int(row['examples']) == len(tf.nest.flatten(x)[0])
+        losses = [float(row[name]) for name in ('sgd', 'momentum', 'adam', 'adamw', 'rmsprop', 'lion')]
+        assert 0 < min(losses) < 0.97 * max(losses) < max(losses) < 0.7 * float(row['untrained'])
 
 
 def test_gin_makes_a_task_by_its_name():

@@ -118,6 +118,18 @@ def test_what_xla_cannot_compile_is_said(monkeypatch):
     assert plain.train(ADAM).reward <= 0
 
 
+def test_a_stream_that_fails_is_named():
+    x, y = np.zeros((70, 5), np.float32), np.zeros((70, 1), np.float32)
+
+    def ragged(seed, epoch):
+        return tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
+
+    task = dataclasses.replace(make('regression'), train=ragged, epochs=None, steps=6)
+    trainer = ChildSetup(Child(learning_rates=(1e-3,)), task, Vocabulary(1)).trainer()
+    with pytest.raises(RunError, match=r'KerasTask\.train: no more batches .*batches of other shapes than the first'):
+        trainer.train(ADAM)
+
+
 @pytest.mark.parametrize('kind', ['regression', 'transformer'])
 def test_a_child_is_trained_by_one_trace_and_repeats_to_the_bit(kind):
     task = make(kind)
@@ -403,6 +415,13 @@ X = np.ones((40, 5), np.float32)
             'KerasTask.validation: the measure is nan before training',
         ),
         ({'validation': (X[:, :3], X[:, :1])}, 'KerasTask.validation: cannot be measured'),
+        ({'build': keras.Sequential([layers.Dense(1)])}, 'must be a function that returns a new keras.Model'),
+        ({'build': lambda units: None}, 'KerasTask.build: raised TypeError'),
+        ({'class_weight': [1, 2]}, r'KerasTask.class_weight = \[1, 2\]: must be weights by class'),
+        ({'class_weight': {'a': 1.0}}, 'must be weights by class'),
+        ({'warmup_steps': 4}, 'KerasTask.warmup_steps = 4: must be fewer than the 4 steps'),
+        ({'no_decay': 'biass'}, "KerasTask.no_decay has 'biass', which no variable is called: there are bias, kernel"),
+        ({'train': lambda: None, 'steps': 5, 'epochs': None}, r'the function of \(seed, epoch\) raised TypeError'),
         ({'jit_compile': 1}, "KerasTask.jit_compile = 1: must be True, False or 'auto'"),
         ({'lower_is_better': False}, 'KerasTask.lower_is_better = False'),
         ({'train': (X, None, X)}, r'KerasTask.train: has None before the end'),

@@ -78,7 +78,7 @@ def test_perplexity_does_not_overflow():
         ({'subwords': 1.5}, 'TranslationRecipe.subwords = 1.5'),
         (
             {'corpus': NumberWords},
-            r'TranslationRecipe.corpus = .*: must be a CorpusSource: write @Name\(\), with brackets',
+            r'TranslationRecipe.corpus = .*: must be a CorpusSource: an instance, in gin @Name\(\) with brackets',
         ),
     ],
 )

@@ -214,8 +214,8 @@ def test_a_run_that_has_gone_on_beyond_its_summary_is_not_drawn(tmp_path):
         ({'seeds': 0}, 'Transfer.seeds = 0: must be a whole number'),
         ({'seeds': {'keras.Adam': 2}}, "that of 'powersign' is None"),
         ({'seeds': {'keras.Adam': 2.5, 'others': 1}}, "that of 'keras.Adam' is 2.5"),
-        ({'evaluator': Pretends}, r'Transfer.evaluator = .*: must be an Evaluator: write @Name\(\)'),
-        ({'evaluator': 'here'}, r"Transfer.evaluator = 'here': must be an Evaluator: write @Name\(\)"),
+        ({'evaluator': Pretends}, r'Transfer.evaluator = .*: must be an Evaluator: an instance, in gin @Name\(\)'),
+        ({'evaluator': 'here'}, r"Transfer.evaluator = 'here': must be an Evaluator: an instance, in gin @Name\(\)"),
     ],
 )
 def test_comparisons_that_cannot_be(change, said):
