@@ -18,6 +18,9 @@ import gin
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state  # these have no public name
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
 
 from nos_tf.config import Configured, Count, Natural, Positive, at_least
 from nos_tf.dsl.rule import UpdateRule
@@ -151,9 +154,16 @@ class KerasTask(Configured):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds Keras, NumPy and Python; afterwards gives NumPy and Python the state that they had."""
+    """Seeds Keras, NumPy and Python; afterwards gives NumPy and Python the state that they had.
+
+    As `keras.utils.set_random_seed`, but for `tf.random.set_seed`, which has TensorFlow forget its compiled graphs: the
+    next training would take seconds to begin.
+    """
     kept = random.getstate(), np.random.get_state()  # noqa: NPY002 (what Keras seeds)
-    keras.utils.set_random_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)  # Keras makes another, of that seed
     try:
         yield
     finally:
@@ -335,7 +345,13 @@ class _Loaded:
         found = [*model.trainable_variables, *model.non_trainable_variables]
         if [(tuple(v.shape), v.dtype) for v in found] != self._shapes:
             raise ValueError('KerasTask.build: returned another model than the first time: it must not depend on calls')
-        return self._values(model)
+        start = self._values(model)
+        if seed == 0 and not np.array_equal(start[0], self._values(self.model)[0]):
+            raise ValueError(
+                'KerasTask.build: initial weights differ from one call to the next: draw them by initializers or '
+                'keras.random, and not without a seed'
+            )
+        return start
 
     def _values(self, model: keras.Model) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The weights of a model as one vector, and its other variables."""

@@ -442,6 +442,25 @@ def test_what_cannot_be_trained_is_said_in_one_sentence(change, said):
     assert '\n' not in str(error.value)
 
 
+def test_weights_that_are_drawn_without_a_seed_are_refused():
+    def build():
+        model = keras.Sequential([keras.Input((5,)), layers.Dense(1)])
+        model.layers[0].kernel.assign(tf.random.normal([5, 1]))
+        return model
+
+    loaded = dataclasses.replace(make('regression'), build=build).load()
+    with pytest.raises(ValueError, match=r'KerasTask\.build: initial weights differ from one call to the next'):
+        loaded.start(0)
+
+
+def test_another_seed_does_not_have_tensorflow_forget_its_graph():
+    """`tf.random.set_seed` would: the next training then took seconds, and not milliseconds."""
+    trainer = ChildSetup(Child(learning_rates=(1e-3,)), make('regression'), Vocabulary(1)).trainer()
+    trainer.train(ADAM, 0)
+    same = trainer.train(ADAM, 0).seconds
+    assert trainer.train(ADAM, 1).seconds < 20 * same + 1
+
+
 def test_a_model_that_is_another_each_time_is_refused():
     loaded = dataclasses.replace(make('regression'), build=random_model).load()
     with pytest.raises(ValueError, match='KerasTask.build: returned another model than the first time'):
