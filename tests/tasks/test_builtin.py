@@ -27,7 +27,7 @@ from nos_tf.tasks.keras_task import KerasTask
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     *('digits_mlp', 'digits_convnet', 'digits_autoencoder', 'text_gru', 'text_transformer'),
-    *('number_words', 'diabetes', 'wine', 'ill_conditioned', 'deep_tanh'),
+    *('number_words', 'diabetes', 'wine', 'ill_conditioned', 'deep_tanh', 'text_words'),
 ]
 NOISED = {  # share of the training targets that noise changes
     **dict.fromkeys(('digits_mlp', 'digits_convnet', 'deep_tanh'), 0.2 * 9 / 10),
@@ -132,7 +132,15 @@ def test_what_builds_the_model_travels_as_a_name(name, large):
     assert pickle.loads(cloudpickle.dumps(task.build)).func is task.build.func
 
 
-@pytest.mark.parametrize('name', NAMES)
+def test_pairs_of_words_recur_but_paragraphs_do_not():
+    train, validation = builtin._paragraphs()
+    assert len(validation) > 100 and not set(train) & set(validation)
+    (x, y), _ = parts(TASKS['text_words']())
+    assert x.shape == (len(y), 2) and (x[1:, 0] == x[:-1, 1]).all() and (x[1:, 1] == y[:-1]).all()
+    assert 0.2 < np.mean(y == 0) < 0.5  # rare words
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name != 'text_words'])
 @pytest.mark.parametrize('large', [False, True])
 def test_training_and_validation_share_no_example(name, large):
     train, validation = parts(TASKS[name](large=large))
