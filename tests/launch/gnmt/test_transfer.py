@@ -158,8 +158,8 @@ def test_trainings_of_a_pool_and_of_all_threads_do_not_mix(tmp_path, monkeypatch
         evaluator.identity(setup)
         for evaluator in (InProcess(), ProcessPool(), OneAtATime(), OneAtATime(on_cluster=True))
     )
-    assert here['intra_op threads'] == pool['intra_op threads'] == 1
-    assert alone['intra_op threads'] == 4
+    assert pool['intra_op threads'] == 1
+    assert here['intra_op threads'] == alone['intra_op threads'] == 4  # those that the process has
     assert cluster == {**alone, 'OneAtATime.on_cluster': True}
     assert all(identity.items() >= RECIPE.identity().items() for identity in (here, pool, alone, cluster))
 
