@@ -149,6 +149,7 @@ def test_an_estimate_counts_sweep_training_measures_and_processes():
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_the_speed_is_about_that_of_a_rule(tmp_path):
     setup = searching(tmp_path, make('regression', epochs=None, steps=3000, jit_compile=False)).setup
     rule = UpdateRule.parse('adam')

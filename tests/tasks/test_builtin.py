@@ -39,7 +39,7 @@ NOISED = {  # share of the training targets that noise changes
 
 def slow(*names: str) -> list:
     """All tasks, of which those with these names take long."""
-    return [pytest.param(name, marks=pytest.mark.slow if name in names else ()) for name in NAMES]
+    return [pytest.param(name, marks=(pytest.mark.slow, pytest.mark.drill) if name in names else ()) for name in NAMES]
 
 
 def parts(task: KerasTask) -> tuple[tuple, tuple]:
