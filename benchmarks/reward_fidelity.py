@@ -51,7 +51,7 @@ class Pairs(NamedTuple):
     other: list[Outcome]
 
     def above(self, reward: float) -> 'Pairs':
-        """Those of a higher full reward."""
+        """Returns the rules of a higher full reward."""
         kept = [(full, other) for full, other in zip(*self, strict=True) if full.reward > reward]
         return Pairs([full for full, _ in kept], [other for _, other in kept])
 

@@ -128,7 +128,7 @@ def plan(rules: Sequence[UpdateRule], key: Callable[[UpdateRule], str | None]) -
 
 
 def plans(rules: Sequence[UpdateRule], child: Child, jit_rules: int) -> dict[str, Plan]:
-    """What every contender does."""
+    """Returns the plan of every contender: for each rule, which training it takes its reward from."""
 
     def function(rule: UpdateRule) -> str | None:
         return None if why_untrainable(rule, child.constants) else rule.fingerprint(child.constants)

@@ -184,7 +184,7 @@ class Transfer(Configured):
         return is_long_enough and (found.test_bleu is not None or not is_whole)
 
     def _best_rate(self, rule: str, found: Mapping[Key, Trained]) -> float:
-        """By the least validation perplexity within the steps of the candidates."""
+        """Returns the rate of the least validation perplexity within the steps of the candidates."""
         trainings = {rate: found[Key(rule, rate, 0)] for rate in self.rates_of(rule)}
         for rate, trained in trainings.items():
             if (first := trained.points[0].step) > self.candidate_steps:

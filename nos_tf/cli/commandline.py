@@ -83,7 +83,7 @@ def configured_parser(description: str | None) -> argparse.ArgumentParser:
 def parse_arguments(
     description: str | argparse.ArgumentParser | None, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """What was given to a launcher that gin configures.
+    """Parses the arguments of a launcher that gin configures.
 
     Args:
         description: as of `configured_parser`, or such a parser.

@@ -242,7 +242,7 @@ class WarmStart:
 
     @property
     def batch_size(self) -> int:
-        """That of the learner."""
+        """The batch size of the learner that is warmed up."""
         return self.learner.batch_size
 
     def start(self, space: SearchSpace, seed: int) -> WarmAgent:

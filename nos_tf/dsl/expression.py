@@ -162,6 +162,7 @@ def evaluate(
         return values[e]
 
     def compute(e: Expression) -> Any:
+        """Computes an expression from the values of its arguments."""
         row = row_of(e)
         own = dataclasses.replace(inputs, draw=draw(e)) if draw and row.is_random else inputs
         if of_signs and row.of_sign and is_sign(*arguments(e)):

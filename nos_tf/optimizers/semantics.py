@@ -96,6 +96,7 @@ class Draws:
         names = spell(expression)[1]
 
         def node(e: Expression) -> int:
+            """Returns the node that a random expression draws at."""
             if not isinstance(e, Apply):
                 return leaf_node(row_of(e).id)
             argument = e.argument
@@ -157,6 +158,8 @@ def run(
     values: list[Tensor] = []
 
     def select(rows: Sequence[Primitive], id: Tensor, *arguments: Tensor, operand: Tensor = None) -> Tensor:
+        """Returns what the row with an id computes."""
+
         def branch(row: Primitive) -> Tensor:
             node = leaf_node(row.id) if operand is None else draw_node(operand, row.id)
             own = replace(inputs, draw=Draw(draws, node)) if row.is_random else inputs

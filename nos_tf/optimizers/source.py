@@ -19,6 +19,7 @@ def _operators(symbol: str) -> tuple[Callable[[Any, Any], 'Code'], Callable[[Any
     """Returns what computes `x symbol y` of x and y, and what computes it of y and x."""
 
     def of(x: Any, y: Any) -> 'Code':
+        """Returns the code of x, the symbol and y."""
         x, y = _code(x), _code(y)
         left, right = x.beside(y), y.beside(x)
         precedence = SUM if symbol in '+-' else PRODUCT

@@ -99,7 +99,7 @@ def _standing(done: Mapping[Key, Trained], contender: str, rate: float, seeds: i
 
 
 def _drawn(ranked: Sequence[str]) -> Sequence[str]:
-    """Those of the paper's figures where they are all there, else the best."""
+    """Returns the contenders to draw: the paper's, where all of them were trained, else the best."""
     if set(FIGURES_5_AND_7) <= set(ranked):
         return [text for text in ranked if text in FIGURES_5_AND_7]
     return in_figure(ranked)

@@ -90,7 +90,7 @@ class Panel(NamedTuple):
 def training_curves(
     panels: Sequence[Panel], x_says: str, dashed: Collection[str] = (), *, share_y: bool = False
 ) -> bytes:
-    """What became of trainings as they went on (Figures 5 and 7 of the paper), as PNG.
+    """Draws curves of trainings, step by step (Figures 5 and 7 of the paper); returns a PNG.
 
     Args:
         panels: of the same optimizers; of each the mean over seeds is drawn, as far as all of them went, and the range

@@ -133,7 +133,7 @@ def _read(run_dir: Path) -> Run:
 
 
 def _summary(run_dir: Path, run: Run) -> dict[str, Any]:
-    """That of the file, or, while the search is under way, what its children say."""
+    """Returns the summary on file, or one of the children so far while the search is under way."""
     summary = read_summary(run_dir, 'launch/search.py', 'children', 'configuration')
     if summary and summary['children'] == len(run.rows):  # else it is from before the search was prolonged
         return summary
@@ -155,7 +155,7 @@ def _in_words(summary: dict[str, Any]) -> str:
 
 
 def _task(run: Run) -> Iterator[str]:
-    """What a reward is of, if children were trained."""
+    """Yields a sentence on the task and the procedure, if children were trained."""
     if run.task and 'Child.learning_rates' in run.configuration:
         rates, sweep = (run.configuration[f'Child.{name}'] for name in ('learning_rates', 'sweep_epochs'))
         yield (

@@ -102,7 +102,9 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
         RunError: there is no search in the directory, or nothing was trained in it yet.
     """
     run = read_run(run_dir)
-    if differing := differences(_task_of(run.configuration, setup), _task_of(setup.task.identity(), setup)):
+    here = {name: value for name, value in setup.task.identity().items() if not name.endswith(f'.{FIELD}')}
+    there = {name: run.configuration[name] for name in here if name in run.configuration}
+    if differing := differences(there, here):
         raise RunError(f'{run_dir} holds a search on another task: {differing}')
     scores = _scores(run_dir, run)
     rows = {row.program: row for row in reversed(run.rows) if row.learning_rate is not None}
@@ -123,13 +125,6 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
         baseline=max((s for s in scores if s.name), key=lambda s: s.mean, default=None),
         setup=setup,
     )
-
-
-def _task_of(identity: Mapping[str, Any], setup: ChildSetup) -> dict[str, Any]:
-    """The part of an identity that tells of the task, but for what a search decides itself."""
-    return {
-        name: identity[name] for name in setup.task.identity() if name in identity and not name.endswith(f'.{FIELD}')
-    }
 
 
 def _scores(run_dir: Path, run: Run) -> list[Score]:

@@ -9,7 +9,7 @@ from nos_tf.renamed import renamed
 
 
 def read_summary(run_dir: Path, launcher: str, *needed: str) -> dict[str, Any] | None:
-    """That of a run directory; None if there is none yet.
+    """Returns the summary of a run directory; None if there is none yet.
 
     Args:
         run_dir: of the run.

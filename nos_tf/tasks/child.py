@@ -253,6 +253,7 @@ class Trainer:
         schedule, decay = (getattr(self.task, name, None) for name in ('schedule', 'decay'))
 
         def learns(progress: Progress, total: tf.Tensor) -> tf.Tensor:
+            """Returns whether there is another step to do."""
             lost = tf.cond(
                 tf.math.is_nan(total),
                 lambda: tf.reduce_all(tf.math.is_nan(progress.optimizer.weights)),

@@ -230,5 +230,5 @@ def _norm(variable: keras.Variable) -> float:
 
 
 def _plain(value: Any) -> str:
-    """What JSON cannot spell; an address in memory is not what it is."""
+    """Spells a value that JSON cannot, without its address in memory, which changes from run to run."""
     return _code(value) or value.__name__ if inspect.isfunction(value) else re.sub(r' at 0x\w+', '', str(value))

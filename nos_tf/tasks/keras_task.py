@@ -113,10 +113,8 @@ class KerasTask(Configured):
             )
         if self.measure == 'loss' and self.lower_is_better is False:
             raise ValueError("KerasTask.lower_is_better = False: with KerasTask.measure = 'loss', lower is better")
-        for name in (
-            'train',
-            'validation',
-        ):  # a dataset cannot be sent to a worker, and may have another order each time
+        # A dataset cannot be sent to a worker, and may have another order each time.
+        for name in ('train', 'validation'):
             if isinstance(given := getattr(self, name), tf.data.Dataset):
                 held = tf.nest.map_structure(lambda part: part.numpy(), examples(name, given, self.memory))
                 object.__setattr__(self, name, held)
@@ -202,7 +200,11 @@ class _Loaded:
         self._sizes = [math.prod(variable.shape) for variable in self._weights]
         self._shapes = [(tuple(v.shape), v.dtype) for v in (*self._weights, *self._others)]
         self._metric, self._sign = self._get_metric()
+        kept = [tf.identity(variable.value) for variable in self.model.variables]
         self._try()
+        for variable, value in zip(self.model.variables, kept, strict=False):  # a loss may have made more
+            variable.assign(value)  # statistics and random states have changed
+        self._description = describe(self.model)
         try:
             self.untrained = float(self._measured(self.data, *self._values(self.model)))
         except Exception as error:  # whatever a loss or a metric raises
@@ -242,7 +244,7 @@ class _Loaded:
 
     @property
     def failure(self) -> str:
-        """What the function that streams has raised; '' for nothing."""
+        """The error of the function that streams, in a line; '' for none."""
         return _brief(self._stream.failure) if self._stream and self._stream.failure else ''
 
     def _first(self) -> Any:
@@ -326,7 +328,7 @@ class _Loaded:
             'KerasTask.lower_is_better': self._sign < 0,
             'KerasTask.no_decay': list(task.no_decay),
             'KerasTask.class_weight': task.class_weight and {str(k): v for k, v in task.class_weight.items()},
-            'KerasTask.build': describe(self.model),
+            'KerasTask.build': self._description,
             'KerasTask.train': ('stream ' if self._stream else '') + fingerprint(self.data.train),
             'KerasTask.validation': fingerprint(self.data.validation),
         }

@@ -49,7 +49,7 @@ class Curve(NamedTuple):
         return len(self.loss)
 
     def until(self, epochs: int) -> 'Curve':
-        """Its beginning."""
+        """Returns the curve of the first epochs."""
         return Curve(*(values[:epochs] for values in self))
 
 

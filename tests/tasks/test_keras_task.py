@@ -143,6 +143,15 @@ def test_a_child_is_trained_by_one_trace_and_repeats_to_the_bit(kind):
     assert trainer.traces == 1
 
 
+@pytest.mark.parametrize('kind', ['convolutional', 'transformer'])
+def test_chance_is_the_measure_before_any_step(kind):
+    """Statistics of batch normalisation and states of dropout are those of the beginning, too."""
+    loaded = make(kind).load()
+    assert float(loaded.measure(loaded.data, *loaded.start(0))) == pytest.approx(loaded.untrained, rel=1e-5)
+    for ours, theirs in zip(loaded.start(0)[1], loaded.model.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs.value)
+
+
 def test_what_diverges_is_no_worse_than_twice_untrained():
     task = make('regression')
     loaded = task.load()

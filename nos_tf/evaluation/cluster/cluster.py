@@ -84,7 +84,7 @@ class Cluster(Configured):
         config, self._coordinator = connect(self.start_seconds)
         self._addresses, self.workers = config.workers, len(config.workers)
         self._trainer = setup.trainer()  # not before: to connect renames the device that its tensors are on
-        if getattr(getattr(self._trainer, 'task', None), 'is_local', False):
+        if getattr(self._trainer.task, 'is_local', False):
             raise RunError(
                 'Search.evaluator = @Cluster(): the workers of a cluster are sent the data, and cannot call a function '
                 'for them: give KerasTask.train arrays or a dataset, or train by @ProcessPool()'

@@ -35,7 +35,7 @@ def main() -> None:
 
         def __init__(self) -> None:
             self.data = (tf.constant([1.0, 2.0]), tf.constant([3]))
-            self.chance, self.vocabulary = 0.1, Vocabulary(1)
+            self.task, self.chance, self.vocabulary = None, 0.1, Vocabulary(1)
             self.child = SimpleNamespace(learning_rates=(0.1, 1.0))
 
         def start(self, seed):
