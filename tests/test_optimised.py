@@ -12,7 +12,7 @@ AT_LEAST = 350  # calls; or else what is to be called is no longer found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('flag', 'level'), [('-O', 1), ('-OO', 2)])
+@pytest.mark.parametrize(('flag', 'level'), [pytest.param('-O', 1, marks=pytest.mark.drill), ('-OO', 2)])
 def test_what_is_refused_is_refused_without_assert_and_docstrings(tmp_path, flag, level):
     ran = subprocess.run(
         [sys.executable, flag, str(ROOT / 'tests/optimised_run.py')],

@@ -23,6 +23,7 @@ from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.files import write_text
 from nos_tf.optimizers.contender import Contender
 from nos_tf.store.trainings import Key, Training
+from nos_tf.tasks.sweep import rates_near
 from nos_tf.tasks.training import Recipe, Trained
 
 
@@ -71,6 +72,8 @@ class Comparison(Configured):
         learning_rates: the same for everyone; by default the paper's seven.
         rungs: (epochs, rates that go on, contenders that go on or None for all), in turn, before the whole length.
         seeds: of every training.
+        refine: look finer around the rate that has won: whole trainings at quarter decades from it, until those on both
+            sides of the best are on file and worse, for every contender that has come to the end.
         final_seeds: of the better contenders at their best rate; those above `seeds` come in addition.
         final_share: how many are the better ones, as a share; rounded up.
         evaluator: whose processes train.
@@ -84,6 +87,7 @@ class Comparison(Configured):
     promising: Mapping[str, float] = field(default_factory=dict)
     learning_rates: Annotated[Sequence[Positive], NOT_EMPTY] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     rungs: Sequence[Rung] = ()
+    refine: bool = False
     seeds: Count = 1
     final_seeds: Count = 1
     final_share: Share = 0.5
@@ -126,7 +130,7 @@ class Comparison(Configured):
         """All that the results depend on but the machine, by the names of the bindings: JSON values."""
         own = {
             name: getattr(self, name)
-            for name in ('contenders', 'learning_rates', 'rungs', 'seeds', 'final_seeds', 'final_share')
+            for name in ('contenders', 'learning_rates', 'rungs', 'refine', 'seeds', 'final_seeds', 'final_share')
         }
         recipe = {'Recipe.epochs': self.recipe.epochs, **self.recipe.identity()}
         return {f'Comparison.{name}': value for name, value in own.items()} | recipe
@@ -161,6 +165,12 @@ class Comparison(Configured):
                 kept = [standing.contender for standing in best][:contenders]
                 chosen = {(s.contender, s.rate) for s in standings(done, epochs, rates) if s.contender in kept}
                 keys = [key for key in keys if (key.contender, key.rate) in chosen]
+            final = {key: done[key] for key in keys}
+            while self.refine and (finer := self._finer(final, dict(chosen))):
+                final |= trainings.train((Training(*key, self.recipe.epochs) for key in finer), 'finer rates')
+            best = standings(final, self.recipe.epochs, 1)
+            kept, chosen = [standing.contender for standing in best], {(s.contender, s.rate) for s in best}
+            final = {key: trained for key, trained in final.items() if (key.contender, key.rate) in chosen}
             better = kept[: math.ceil(self.final_share * len(kept))]
             more = [
                 Key(contender, rate, seed)
@@ -168,7 +178,6 @@ class Comparison(Configured):
                 for contender, rate in sorted(chosen)
                 if contender in better
             ]
-            final = {key: done[key] for key in keys}
             final |= trainings.train((Training(*key, self.recipe.epochs) for key in more), 'more seeds')
             result = standings(final, self.recipe.epochs, 1)
             if more:
@@ -183,6 +192,21 @@ class Comparison(Configured):
             write_text(run_dir / 'summary.json', json.dumps(summary, indent=2))
             trainings.forget_checkpoints()
         return result
+
+    def _finer(self, final: dict[Key, Trained], first: Mapping[str, float]) -> list[Key]:
+        """Returns the trainings at rates beside the best of each contender that are not there yet.
+
+        Args:
+            final: whole trainings.
+            first: the rate of each contender that has won among `learning_rates`.
+        """
+        tried = {(key.contender, key.rate) for key in final}
+        missing = []
+        for standing in standings(final, self.recipe.epochs, 1):
+            near = rates_near(first[standing.contender])
+            at = near.index(standing.rate)
+            missing += [(standing.contender, rate) for rate in near[max(0, at - 1) : at + 2]]
+        return [Key(*pair, seed) for seed in range(self.seeds) for pair in missing if pair not in tried]
 
 
 def stages(scores: Sequence[Scores]) -> list[Stage]:

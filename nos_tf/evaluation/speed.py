@@ -11,6 +11,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.tasks.child import ChildSetup, Trainer
 
 ENOUGH = 0.5  # seconds that steps are timed for, at least
+WHOLE = 4  # trainings, about, of a finer look: benchmarks/sweep_study.py
 AUTO, FIELD = 'auto', 'jit_compile'
 
 
@@ -66,9 +67,9 @@ def speed_of(setup: ChildSetup, rule: UpdateRule) -> Speed:
         steps = min(2 * steps, trainer.task.steps)
         taken = train(steps)
     step = max(train(1) if steps == 1 else taken - nothing, 0.0) / steps
-    rates = len(trainer.child.learning_rates)
-    trained = rates * trainer.sweep_steps + trainer.task.steps
-    return Speed(startup, nothing + trained * step + (rates + 1) * measure(0))
+    rates, trainings = len(trainer.child.learning_rates), WHOLE if trainer.child.refine else 1
+    trained = rates * trainer.sweep_steps + trainings * trainer.task.steps
+    return Speed(startup, nothing + trained * step + (rates + trainings) * measure(0))
 
 
 def clocked(trainer: Trainer, rule: UpdateRule, of_measure: bool = False) -> Callable[[int], float]:
@@ -83,7 +84,7 @@ def clocked(trainer: Trainer, rule: UpdateRule, of_measure: bool = False) -> Cal
         return measure(begun) if of_measure else train(begun, trainer.child.learning_rates[0], last_step)[1]
 
     seed = trainer.child.seed
-    given = trainer.vocabulary.ids_of(rule), tf.constant(seed), trainer.start(seed), trainer.data
+    given = trainer.ids_of(rule), tf.constant(seed), trainer.start(seed), trainer.data
     signature = [*trainer.signature, tf.TensorSpec([], tf.int32)]
     graph = tf.function(work, autograph=False).get_concrete_function(*signature)  # TensorFlow warns of many functions
 

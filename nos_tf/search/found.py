@@ -19,6 +19,7 @@ from nos_tf.store.results import Run, best_rules, read_run
 from nos_tf.store.schema import Row
 from nos_tf.store.summary import read_summary
 from nos_tf.tasks.child import ChildSetup
+from nos_tf.tasks.sweep import bowls
 
 BAR = 30  # characters
 
@@ -31,6 +32,7 @@ class Found:
         rule: canonical.
         reward: that the search saw.
         sweep: learning rate -> measure at the end of its sweep; None where it was given up.
+        finer: learning rate -> measure of whole trainings around the best, where the child looks finer; else {}.
         learning_rate: that won, most often where there were fresh seeds.
         score: on fresh seeds; None where it was not rescored.
         baseline: the best known rule on the same seeds, if there is one.
@@ -40,6 +42,7 @@ class Found:
     rule: UpdateRule
     reward: float
     sweep: Mapping[float, float | None]
+    finer: Mapping[float, float]
     learning_rate: float
     score: Score | None
     baseline: Score | None
@@ -76,19 +79,22 @@ class Found:
             lines.append(
                 f'difference            {self.score.difference:+.4g} ± {self.score.difference_half_width:.2g}, paired'
             )
-        return '\n'.join([*lines, '', *_bowl(self.sweep, self.learning_rate)])
+        told = _bowl('sweep', self.sweep, self.learning_rate)
+        if self.finer:
+            told += ['', *_bowl('training', self.finer, self.learning_rate)]
+        return '\n'.join([*lines, '', *told])
 
 
 def _interval(score: Score) -> str:
     return f'{score.mean:.4g} ± {score.half_width:.2g}'
 
 
-def _bowl(sweep: Mapping[float, float | None], best: float) -> list[str]:
+def _bowl(name: str, measures: Mapping[float, float | None], best: float) -> list[str]:
     """Returns a line of text for each learning rate, with a bar that is the longer the better."""
-    known = [measure for measure in sweep.values() if measure is not None]
+    known = [measure for measure in measures.values() if measure is not None]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
-    lines = ['learning rate  measure after the sweep']
-    for rate, measure in sweep.items():
+    lines = [f'learning rate  measure after the {name}']
+    for rate, measure in measures.items():
         share = 1.0 if high == low else (0.0 if measure is None else (measure - low) / (high - low))
         told = 'given up' if measure is None else f'{measure:<10.4g} {"█" * (1 + round(share * (BAR - 1)))}'
         lines.append(f'{rate:<13g}  {told}{"  <- chosen" if rate == best else ""}')
@@ -115,11 +121,13 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
     row = rows.get(' '.join(rule.tokens)) if rule else None
     if rule is None or row is None:
         raise RunError(f'{run_dir} holds no rule that was trained yet: let the search go on')
-    measures = json.loads(row.sweep)
+    measures, factor = json.loads(row.sweep), setup.child.form_of(rule)[1]
+    sweep, finer = bowls(run.configuration['Child.learning_rates'], measures, factor)
     return Found(
         rule=rule,
         reward=row.reward,
-        sweep=dict(zip(run.configuration['Child.learning_rates'], measures, strict=True)) if measures else {},
+        sweep=sweep,
+        finer=finer,
         learning_rate=score.learning_rate if score else float(row.learning_rate or math.nan),
         score=score,
         baseline=max((s for s in scores if s.name), key=lambda s: s.mean, default=None),

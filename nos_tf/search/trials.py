@@ -137,7 +137,7 @@ class Trials:
         """
         while (count := self._batch(budget)) is None:
             for job in self._queue.wait():
-                self._arrived += self._waiting.pop(job)
+                self._arrived += self._waiting.pop(job, [])  # what is shared may not have been sampled itself
             report(len(self._arrived))
         if self._target is None:
             self._arrived.sort(key=lambda sample: sample.number)
@@ -244,6 +244,14 @@ class Queue:
             return False
         if self._reject and not by_name and self._is_rejected(job):
             return True
+        form, _ = self._setup.child.form_of(job.program)
+        if form != job.program:  # all that are equal up to a factor have one outcome
+            shared = Job(form, job.seed)
+            if self.put(shared, by_name=by_name):
+                self._inherit(job, shared)
+                return True
+            self._followers.setdefault(shared, []).append(job)
+            return False
         function = self._function(job.program) if self._merge and not by_name else None
         if function is not None and self._take_over(job, function):
             return True
@@ -262,11 +270,16 @@ class Queue:
         self._store.save_outcomes(
             Result(*job, outcome, self._function(job.program)) for job, outcome in outcomes.items()
         )
-        for job in list(outcomes):
-            function = self._running.pop(job) or ''  # that of its followers, if there are any
+        ended = list(outcomes)
+        for job in ended:  # grows, as those that wait for one end with it
+            function = self._running.pop(job, None)
             for follower in self._followers.pop(job, ()):
-                self._take_over(follower, function)
+                if self._setup.child.form_of(follower.program)[0] == job.program:
+                    self._inherit(follower, job)
+                else:
+                    self._take_over(follower, function or '')
                 outcomes[follower] = self.known(follower)
+                ended.append(follower)
         return outcomes
 
     def train(self, jobs: Sequence[Job], report: Callable[[int], None]) -> dict[Job, Outcome]:
@@ -313,6 +326,11 @@ class Queue:
         program, outcome = found
         self._file(job, outcome._replace(seconds=0.0, origin=MERGED + ' '.join(program.tokens)))
         return True
+
+    def _inherit(self, job: Job, shared: Job) -> None:
+        """Files for a job the outcome of what it is a multiple of."""
+        outcome = self.known(shared).of_multiple(self._setup.child.form_of(job.program)[1])
+        self._file(job, outcome._replace(seconds=0.0, origin=MERGED + ' '.join(shared.program.tokens)))
 
     def _function(self, program: UpdateRule) -> str | None:
         """The fingerprint of what a program computes; random ones have none, for probes cannot tell them apart."""

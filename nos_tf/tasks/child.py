@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import gin
@@ -23,7 +23,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.optimizers import interpreter
-from nos_tf.tasks.race import Progress, Train, pick, race
+from nos_tf.tasks.sweep import QUARTERS, Progress, Train, climb, of_multiple, pick, race, rates_near
 from nos_tf.tasks.task import Task
 
 gin.external_configurable(RuleConstants)
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
     reward: float  # after the last epoch
     learning_rate: float  # the rate that won the sweep; NaN where there was none
-    sweep: tuple[float | None, ...]  # the measure of each rate after the sweep's epochs; None if it was given up
+    sweep: tuple[float | None, ...]  # measures of rates, as `sweep.bowls` sorts them; None where one was given up
     seconds: float
     origin: str = TRAINED  # the source of the reward: one of the words above
 
@@ -50,6 +50,10 @@ class Outcome(NamedTuple):
     def untrained(cls, reward: float, origin: str) -> 'Outcome':
         """Returns the outcome of a child that was given a reward without training."""
         return cls(reward, np.nan, (), 0.0, origin)
+
+    def of_multiple(self, factor: float) -> 'Outcome':
+        """Returns the outcome of a rule whose updates are so many times as large: another rate does the same."""
+        return self._replace(learning_rate=of_multiple(self.learning_rate, factor))
 
 
 class Rung(NamedTuple):
@@ -71,6 +75,10 @@ class Child(Configured):
             go on, those of the smallest mean training loss since the rung before. () for none.
         continue_sweep: let the winner go on from where its sweep ended instead of starting anew. Both give the same
             bits, since sweep and training share weights, order and random numbers.
+        refine: look finer around the winner of the sweep: whole trainings at quarter decades from it, until those on
+            both sides of the best are known to be worse. The reward is that of the best. Where the sweep has found no
+            rate better than chance, the winner alone trains. Rules that are equal up to a factor are then one, and
+            share a reward: what trains is `UpdateRule.direction`.
         constants: the hyper-parameters of rules.
         seed: of weights, order and random primitives: a part of the procedure, not of the sample.
 
@@ -82,6 +90,7 @@ class Child(Configured):
     sweep_epochs: Count = 1
     rungs: Sequence[Rung] = ()
     continue_sweep: Annotated[bool, Incidental] = True
+    refine: bool = False
     constants: RuleConstants = RuleConstants()
     seed: Annotated[Natural, below(2**30)] = 0
 
@@ -94,6 +103,10 @@ class Child(Configured):
                     f'Child.rungs: {tuple(rung)} must have a share above {before.share:g}, and fewer rates than the '
                     f'{before.rates} before it'
                 )
+
+    def form_of(self, rule: UpdateRule) -> tuple[UpdateRule, float]:
+        """Returns the program that trains for a rule, and the factor by which updates of the rule are larger."""
+        return rule.direction() if self.refine else (rule.canonical(), 1.0)
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class Trainer:
         return [tf.TensorSpec([5 * self.vocabulary.iterations], tf.int32), tf.TensorSpec([], tf.int32), start, data]
 
     def train(self, rule: UpdateRule, seed: int | None = None) -> Outcome:
-        """Returns the outcome of a rule, or of an equal program: its canonical form is what trains.
+        """Returns the outcome of a rule: what trains is its canonical form, or its direction in a finer look.
 
         Args:
             rule: of the vocabulary.
@@ -159,8 +172,12 @@ class Trainer:
         start = time.perf_counter()
         seed = self.child.seed if seed is None else seed
         with self.explained():
-            reward, rate, sweep = self._outcome(self.vocabulary.ids_of(rule), seed, self.start(seed), self.data)
-        return self.outcome(reward.numpy(), rate.numpy(), sweep.numpy(), time.perf_counter() - start)
+            reward, rate, sweep = self._outcome(self.ids_of(rule), seed, self.start(seed), self.data)
+        return self.outcome(rule, reward.numpy(), rate.numpy(), sweep.numpy(), time.perf_counter() - start)
+
+    def ids_of(self, rule: UpdateRule) -> np.ndarray:
+        """Returns what the graph is told of a rule, int32 [5n]."""
+        return self.vocabulary.ids_of(self.child.form_of(rule)[0])
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -177,8 +194,10 @@ class Trainer:
                 raise
             raise RunError(f'jit_compile = True: XLA cannot compile this training ({text[:200]}): use False') from error
 
-    def outcome(self, reward: np.ndarray, rate: np.ndarray, sweep: np.ndarray, seconds: float) -> Outcome:
-        """Returns the values of `graph` as an outcome.
+    def outcome(
+        self, rule: UpdateRule, reward: np.ndarray, rate: np.ndarray, sweep: np.ndarray, seconds: float
+    ) -> Outcome:
+        """Returns the values of `graph` as an outcome of a rule.
 
         Raises:
             RunError: the task has measured what is no number.
@@ -189,7 +208,19 @@ class Trainer:
                 'training that has diverged included'
             )
         measures = tuple(None if measure == -np.inf else float(measure) for measure in sweep)
-        return Outcome(float(reward), self.child.learning_rates[int(rate)], measures, seconds)
+        outcome = Outcome(float(reward), self._rates[int(rate)], measures, seconds)
+        return outcome.of_multiple(self.child.form_of(rule)[1])
+
+    @property
+    def measures(self) -> int:
+        """The number of measures that an outcome has room for."""
+        return len(self.child.learning_rates) + len(QUARTERS) * self.child.refine
+
+    @cached_property
+    def _rates(self) -> Sequence[float]:
+        """All rates that may win, by the index that `graph` gives."""
+        rates = self.child.learning_rates
+        return [near for rate in rates for near in rates_near(rate)] if self.child.refine else rates
 
     @property
     def traces(self) -> int:
@@ -208,7 +239,7 @@ class Trainer:
             data: `data`.
 
         Returns:
-            reward [], index of the winning rate [], sweep [R], -inf where a rate was given up.
+            reward [], index of the winning rate [], `measures` of rates, -inf where one was given up or not tried.
         """
         child = self.child
         begun, train, measure = self.parts(token_ids, seed, start, data)
@@ -217,9 +248,28 @@ class Trainer:
         rungs = [(max(1, round(share * steps)), remaining) for share, remaining in child.rungs]
         progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=steps)
         best = tf.argmax(sweep, output_type=tf.int32)
+        if child.refine:
+            return self._refined(sweep, best, lambda rate: measure(train(begun, rate, tf.constant(self.task.steps))[0]))
         origin = pick(progress, best) if child.continue_sweep else begun
         winner, _ = train(origin, rates[best], tf.constant(self.task.steps))
         return measure(winner), best, sweep
+
+    def _refined(
+        self, sweep: tf.Tensor, best: tf.Tensor, reach: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The values of `graph` where the child looks finer around the winner of the sweep.
+
+        Args:
+            sweep: its measures.
+            best: the index of its winner.
+            reach: the measure that a whole training at a rate reaches.
+        """
+        first = best * len(QUARTERS)
+        rates = tf.constant(self._rates, tf.float32)
+        is_open = tf.constant(True) if self.chance is None else sweep[best] > self.chance
+        finer = climb(lambda index: reach(rates[first + index]), is_open)
+        finest = tf.argmax(finer, output_type=tf.int32)
+        return finer[finest], first + finest, tf.concat([sweep, finer], 0)
 
     def parts(
         self, token_ids: tf.Tensor, seed: tf.Tensor, start: tuple[tf.Tensor, Any], data: Any

@@ -207,6 +207,7 @@ def test_a_script_that_fails_on_the_cluster_is_told(tmp_path):
         pass
 
 
+@pytest.mark.drill
 @pytest.mark.slow
 def test_real_workers(capsys):
     small = [f'ImageClassification.{told}' for told in ('train_examples = 100', 'batch_size = 50', 'epochs = 1')]

@@ -69,6 +69,7 @@ def on_file(folder):
     return {(program, seed): seconds for program, seed, seconds in rows}
 
 
+@pytest.mark.drill
 @pytest.mark.slow
 def test_a_generator_that_was_killed_goes_on_and_packs_what_was_trained(tmp_path, generate_here, capsys):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}

@@ -166,7 +166,7 @@ print('ends with', search.run(sys.argv[1])['children'], flush=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('from_file', [True, False])
+@pytest.mark.parametrize('from_file', [True, pytest.param(False, marks=pytest.mark.drill)])
 def test_a_search_without_a_guard_begins_once_and_ends(tmp_path, from_file):
     (tmp_path / 'script.py').write_text(SEARCH)
     done = subprocess.run(

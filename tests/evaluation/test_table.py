@@ -335,7 +335,9 @@ def state_of(run_dir):
         return {key: value.tobytes() for key, value in state.items()}
 
 
-@pytest.mark.parametrize('name', LEARNERS)
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.drill if name == 'TRPO' else ()) for name in LEARNERS]
+)
 def test_a_search_that_died_at_100_samples_ends_as_if_it_had_not(tmp_path, path, name, monkeypatch):
     save = Store.save_batch
 

@@ -52,6 +52,7 @@ def rows(run_dir):
 CONVNET = ('ConvNet.filters = 2', 'Recipe.epochs = 3', 'Comparison.rungs = ((1, 1),)')
 
 
+@pytest.mark.drill
 def test_a_comparison_is_interrupted_and_ends_with_the_rows_of_one_that_was_not(tmp_path):
     process = launch('convnet', tmp_path / 'a', *CONVNET)
     deadline = time.monotonic() + 120

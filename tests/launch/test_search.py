@@ -96,6 +96,7 @@ def test_interrupts_end_a_search_with_one_line_and_keep_what_was_paid_for(tmp_pa
     assert 2 <= paid <= trained(run_dir)
 
 
+@pytest.mark.drill
 @pytest.mark.slow
 def test_a_search_in_ascii_ends_with_its_report(tmp_path: Path) -> None:
     """As under a log collector, or an old system: the name of the directory is no text there."""

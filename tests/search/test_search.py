@@ -180,7 +180,13 @@ SHORT_CUTS = {'space': DEEP, 'reject_untrainable': True, 'merge_equal_functions'
 
 
 @pytest.mark.parametrize(
-    ('learner', 'overrides'), [(TRPO, {}), (Reinforce, {}), (RandomSearch, {}), (Reinforce, SHORT_CUTS)]
+    ('learner', 'overrides'),
+    [
+        (TRPO, {}),
+        pytest.param(Reinforce, {}, marks=pytest.mark.drill),
+        pytest.param(RandomSearch, {}, marks=pytest.mark.drill),
+        (Reinforce, SHORT_CUTS),
+    ],
 )
 def test_interrupted_search_goes_on_bit_for_bit(tmp_path, learner, overrides):
     hyper_parameters = {} if learner is RandomSearch else {'units': 8}
@@ -394,6 +400,7 @@ def outcomes_on_file(run_dir):
         return 0
 
 
+@pytest.mark.drill
 @pytest.mark.slow
 def test_search_killed_at_a_random_moment_ends_like_one_that_ran_through(tmp_path, run_here):
     run_here(tmp_path / 'whole')

@@ -274,6 +274,29 @@ def test_random_rules_share_no_training_but_that_of_their_program(tmp_path):
 
 
 @pytest.mark.parametrize('merge', [False, True])
+def test_multiples_of_a_rule_share_its_training_where_rates_are_fine(tmp_path, merge):
+    setup, evaluator = dataclasses.replace(SETUP, child=dataclasses.replace(SETUP.child, refine=True)), Scripted()
+    evaluator.start(setup)
+    store = Store(tmp_path, {'Search.seed': 0}, setup.identity())
+    queue = Queue(store, evaluator, setup, merge_equal_functions=merge)
+    rules = [UpdateRule.parse(text).canonical() for text in ('adam + adam', 'g + g', 'adam', '(g + g) + (g + g)')]
+    jobs = [Job(rule, 0) for rule in rules]
+    assert not any([queue.put(job) for job in jobs])
+    assert asked(evaluator) == ['adam', 'g'] and queue.running == 2
+    assert {job.program.infix for job in queue.wait()} == {'g', 'g + g', str(rules[3])}
+    assert {job.program.infix for job in queue.wait()} == {'adam', 'adam + adam'}
+    assert [queue.known(job).reward for job in jobs] == [0.25, 0.5, 0.25, 0.5]
+    assert [queue.known(job).learning_rate for job in jobs] == [0.05, 0.05, 0.1, 0.025]
+    assert origins(store, rules) == [
+        f'equal to {" ".join(rules[2].tokens)}', f'equal to {" ".join(G.tokens)}', 'trained',
+        f'equal to {" ".join(G.tokens)}',
+    ]  # fmt: skip
+    later = Job(rules[0], 1)  # another seed
+    assert not queue.put(later) and queue.wait().keys() == {Job(rules[2], 1), later}
+    store.close()
+
+
+@pytest.mark.parametrize('merge', [False, True])
 def test_what_cannot_train_gets_the_reward_of_chance_where_that_is_wished(tmp_path, merge):
     evaluator = Scripted()
     store, queue = opened(tmp_path, evaluator, reject_untrainable=True, merge_equal_functions=merge)

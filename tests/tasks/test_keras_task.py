@@ -92,7 +92,7 @@ def test_the_measure_is_that_of_evaluate(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['recurrent', 'convolutional'])
+@pytest.mark.parametrize('kind', ['recurrent', pytest.param('convolutional', marks=pytest.mark.drill)])
 def test_what_xla_compiles_trains_alike(kind):
     """GRU and batch normalisation included; adam is chaotic on ties, so a few steps."""
     outcomes = []
@@ -130,7 +130,9 @@ def test_a_stream_that_fails_is_named():
         trainer.train(ADAM)
 
 
-@pytest.mark.parametrize('kind', ['regression', 'transformer'])
+@pytest.mark.parametrize(
+    'kind', [pytest.param(kind, marks=() if kind == 'transformer' else pytest.mark.drill) for kind in MODELS]
+)
 def test_a_child_is_trained_by_one_trace_and_repeats_to_the_bit(kind):
     task = make(kind)
     assert isinstance(task, Task)

@@ -16,7 +16,7 @@ from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.optimizers import interpreter
 from nos_tf.tasks.child import TRAINED, ChildSetup, _Run
 from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.race import Progress
+from nos_tf.tasks.sweep import Progress, bowls, rates_near
 from tests.tasks.keras_twin import flat, keras_model, set_statistics, set_weights, statistics_of
 from tests.tasks.small import CHILD, TASK
 
@@ -309,6 +309,27 @@ def test_rates_that_all_diverge_leave_the_smaller_ones():
     outcome = trainer_of(child).train(parse('sgd'))
     assert [accuracy is None for accuracy in outcome.sweep] == [False, False, True]
     assert outcome.learning_rate == 1e30
+
+
+# A finer look
+
+
+def test_a_finer_look_rewards_the_best_of_whole_trainings_whose_neighbours_are_worse():
+    fine = dataclasses.replace(CHILD, learning_rates=(0.01, 0.1), refine=True)
+    trainer = trainer_of(fine)
+    outcome = trainer.train(parse('sgd'))
+    sweep, finer = bowls(fine.learning_rates, outcome.sweep)
+    assert tuple(sweep.values()) == trainer_of(dataclasses.replace(fine, refine=False)).train(parse('sgd')).sweep
+    assert outcome.reward == finer[outcome.learning_rate] == max(finer.values())
+    alone = trainer_of(dataclasses.replace(fine, learning_rates=(outcome.learning_rate,), refine=False))
+    assert alone.train(parse('sgd')).reward == outcome.reward
+    rates, near = list(finer), rates_near(max(sweep, key=sweep.get))
+    assert rates == [rate for rate in near if rates[0] <= rate <= rates[-1]] and near[6] in rates
+    assert outcome.learning_rate == near[-1] or finer[rates[rates.index(outcome.learning_rate) + 1]] <= outcome.reward
+    twice = trainer.train(parse('g + g'))
+    assert (twice.reward, twice.sweep) == (outcome.reward, outcome.sweep)
+    assert twice.learning_rate == pytest.approx(outcome.learning_rate / 2, rel=5e-3)
+    assert trainer.traces == 1
 
 
 # Other arithmetic, too little memory

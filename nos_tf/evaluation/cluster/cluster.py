@@ -113,11 +113,11 @@ class Cluster(Configured):
         verdict = tf.where(fits, tf.where(is_worth_it, TRAINS, IS_QUARANTINED), IS_REFUSED)
         deadline = tf.gather([str(notes.deadline_path(address)) for address in self._addresses], worker)
         train = functools.partial(self._timed, (token_ids, seed, start, next(data)), deadline)
-        rates = len(self._trainer.child.learning_rates)
+        none = tf.zeros([self._trainer.measures])
         values = tf.cond(
             tf.equal(verdict, TRAINS),
             train,
-            lambda: (tf.constant(0.0), tf.constant(0), tf.zeros([rates]), tf.constant(0.0, tf.float64)),
+            lambda: (tf.constant(0.0), tf.constant(0), none, tf.constant(0.0, tf.float64)),
         )
         return _Answer(verdict, worker, identity, *values)
 
@@ -143,7 +143,7 @@ class Cluster(Configured):
         self._send(job)
 
     def _send(self, job: Job) -> None:
-        values = [self._trainer.vocabulary.ids_of(job.program), job.seed, self._slots[job]]
+        values = [self._trainer.ids_of(job.program), job.seed, self._slots[job]]
         tensors = (tf.constant(value, tf.int32) for value in values)
         arguments = (*tensors, self._trainer.start(job.seed), self._data)
         while True:
@@ -200,7 +200,7 @@ class Cluster(Configured):
             if self._trainer.chance is None:
                 raise RunError(f'{job} cannot be trained: {died}, and the task has no reward for that')
             return Outcome.untrained(self._trainer.chance, QUARANTINED + died)
-        return self._trainer.outcome(answer.reward, answer.rate, answer.sweep, float(answer.seconds))
+        return self._trainer.outcome(job.program, answer.reward, answer.rate, answer.sweep, float(answer.seconds))
 
     def _try_again(self, job: Job, error: Exception) -> None:
         """Sends a job again that was thrown away with another's error, had too little memory, or lost its worker."""

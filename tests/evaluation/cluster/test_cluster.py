@@ -114,6 +114,7 @@ def kill(run_dir, name):
     os.kill(processes[name]['pid'], signal.SIGKILL)
 
 
+@pytest.mark.drill
 def test_whoever_is_killed_nothing_is_lost_or_doubled_and_rewards_are_those_of_one_process(tmp_path):
     """A worker, then the chief, then the parameter server, each in the middle of the search."""
     command = search_command(tmp_path / 'run', 60, 'Search.learner = @RandomSearch()', 'RandomSearch.batch_size = 5')

@@ -1,11 +1,11 @@
-"""The race itself, among models that are two numbers: which rates go on, how far each is trained."""
+"""The race among models that are two numbers, and the finer look at bowls that are a formula."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from nos_tf.optimizers.interpreter import State
-from nos_tf.tasks.race import Progress, pick, race
+from nos_tf.tasks.sweep import QUARTERS, Progress, bowls, climb, pick, race, rates_near
 
 RATES = [1.0, 2.0, 3.0, 4.0]
 
@@ -78,3 +78,54 @@ def test_a_state_may_have_any_structure_and_one_is_picked_whole():
     model = pick(models, tf.constant(2))
     vector, count = model.state['a']
     assert (vector.numpy().tolist(), count, model.optimizer.step) == ([3.0] * 3, 3, 3)
+
+
+# The finer look
+
+
+def climbed(lowest, is_open=True, fall=1.0):
+    """The quarters that are measured where the best is at one of them, in their order, and the measures."""
+    order = []
+
+    def measure(index):
+        quarter = tf.gather(list(QUARTERS), index)
+        tf.py_function(lambda at: order.append(int(at)), [quarter], [])
+        return -fall * tf.abs(tf.cast(quarter - lowest, tf.float32))
+
+    found = tf.function(lambda: climb(measure, tf.constant(is_open)), autograph=False)()
+    return order, found.numpy()
+
+
+@pytest.mark.parametrize(
+    ('lowest', 'order'),
+    [(0, [0, -1, 1]), (1, [0, -1, 1, 2]), (-2, [0, -1, -2, -3]), (6, [0, -1, 1, 2, 3, 4, 5, 6])],
+)
+def test_a_finer_look_ends_where_both_neighbours_of_the_best_are_worse(lowest, order):
+    asked, found = climbed(lowest)
+    assert asked == order
+    assert QUARTERS[int(found.argmax())] == lowest
+    assert np.isfinite(found).sum() == len(order)
+
+
+def test_a_rule_that_is_no_better_than_chance_is_measured_once():
+    asked, found = climbed(3, is_open=False)
+    assert asked == [0] and np.isfinite(found).sum() == 1
+
+
+def test_where_all_are_equally_good_the_smaller_rates_are_looked_at_to_the_end():
+    assert climbed(0, fall=0.0)[0] == [0, -1, -2, -3, -4, -5, -6]
+
+
+def test_rates_near_one_are_quarter_decades_to_three_digits():
+    near = rates_near(0.1)
+    assert near[4:9] == (0.0316, 0.0562, 0.1, 0.178, 0.316)
+    assert len(near) == len(QUARTERS) and near[QUARTERS.index(0)] == 0.1
+
+
+def test_bowls_sort_measures_by_rate():
+    rates = (0.01, 0.1, 1.0)
+    assert bowls(rates, (0.1, None, 0.3)) == ({0.01: 0.1, 0.1: None, 1.0: 0.3}, {})
+    finer = [None] * len(QUARTERS)
+    finer[5], finer[6] = 0.4, 0.5
+    assert bowls(rates, (0.1, 0.2, None, *finer)) == ({0.01: 0.1, 0.1: 0.2, 1.0: None}, {0.0562: 0.4, 0.1: 0.5})
+    assert bowls(rates, ()) == ({}, {})
