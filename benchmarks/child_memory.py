@@ -18,9 +18,8 @@ from nos_tf import SearchSpace, output
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks.child import Child, ChildSetup
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.image_classification import ImageClassification
 
 MIB = 2**20
 

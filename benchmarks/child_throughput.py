@@ -38,9 +38,8 @@ from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.speed import clocked
 from nos_tf.tasks import builtin
 from nos_tf.tasks.child import Child, ChildSetup
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Images, Split, TfdsImages
-from nos_tf.tasks.image_classification import ImageClassification
 from nos_tf.tasks.keras_task import KerasTask
 from nos_tf.tasks.task import Task
 

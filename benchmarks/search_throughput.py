@@ -40,8 +40,8 @@ from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks.child import Child, Outcome
+from nos_tf.tasks.convnet import ImageClassification
 from nos_tf.tasks.data import Images
-from nos_tf.tasks.image_classification import ImageClassification
 
 NAMES = {
     'a': 'Keras, literally',

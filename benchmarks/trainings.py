@@ -32,7 +32,7 @@ from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.store.faults import explained
 from nos_tf.store.locks import lock_directory
 from nos_tf.tasks.child import ChildSetup, Outcome, Rung
-from nos_tf.tasks.image_classification import ImageClassification
+from nos_tf.tasks.convnet import ImageClassification
 
 Train = Callable[[UpdateRule], Outcome]
 RUNGS = Rung(0.25, 4), Rung(0.5, 2)

@@ -24,7 +24,7 @@ from nos_tf.config import (
     differences,
     without_defaults,
 )
-from nos_tf.tasks.image_classification import ImageClassification
+from nos_tf.tasks.convnet import ImageClassification
 
 
 @runtime_checkable

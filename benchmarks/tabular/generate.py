@@ -40,7 +40,7 @@ from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.evaluation.table import FORMAT, Columns, RewardTable
 from nos_tf.store.results import Result, Store
 from nos_tf.tasks.child import ChildSetup, Outcome
-from nos_tf.tasks.image_classification import ImageClassification
+from nos_tf.tasks.convnet import ImageClassification
 
 SEED = 20170806  # of the order of training and of what is drawn
 MORE_SEEDS = 4

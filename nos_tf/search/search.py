@@ -38,7 +38,7 @@ from nos_tf.search.trials import PREFIX, Arrivals, Queue, Trials
 from nos_tf.store.results import Store, best_rules, count_children, stored_identity
 from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.tasks.child import Child, ChildSetup
-from nos_tf.tasks.image_classification import ImageClassification  # noqa: F401 (for gin)
+from nos_tf.tasks.convnet import ImageClassification  # noqa: F401 (for gin)
 from nos_tf.tasks.task import Task, check_backend
 
 gin.external_configurable(SearchSpace)

@@ -143,9 +143,8 @@ from nos_tf import Search, SearchSpace
 from nos_tf.controller.learners import RandomSearch
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.tasks.child import Child
-from nos_tf.tasks.convnet import ConvNet
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.image_classification import ImageClassification
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 
 print('begins', flush=True)
 

@@ -26,9 +26,8 @@ from nos_tf.search.search import Search
 from nos_tf.store.results import Store, read_results
 from nos_tf.store.schema import SEARCH
 from nos_tf.tasks.child import LOOKED_UP, Child, ChildSetup, Outcome
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.image_classification import ImageClassification
 
 sys.path.append(str(Path(__file__).parents[2] / 'benchmarks' / 'tabular'))
 

@@ -31,9 +31,8 @@ from nos_tf.store.database import OTHERS
 from nos_tf.store.results import Store, read_results, read_run
 from nos_tf.store.schema import SEARCH
 from nos_tf.tasks.child import Child, ChildSetup, Outcome
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.image_classification import ImageClassification
 
 SPACE = SearchSpace(operands=('g', 'm', 'sign(g)', '1'), unaries=('x', '-x', 'sign'), binaries=('+', '*', 'left'))
 TASK = ImageClassification(Digits(train_examples=200), ConvNet(filters=2), epochs=2, train_examples=200, batch_size=50)

@@ -281,7 +281,7 @@ def test_multiples_of_a_rule_share_its_training_where_rates_are_fine(tmp_path, m
     queue = Queue(store, evaluator, setup, merge_equal_functions=merge)
     rules = [UpdateRule.parse(text).canonical() for text in ('adam + adam', 'g + g', 'adam', '(g + g) + (g + g)')]
     jobs = [Job(rule, 0) for rule in rules]
-    assert not any([queue.put(job) for job in jobs])
+    assert [queue.put(job) for job in jobs] == [False] * 4
     assert asked(evaluator) == ['adam', 'g'] and queue.running == 2
     assert {job.program.infix for job in queue.wait()} == {'g', 'g + g', str(rules[3])}
     assert {job.program.infix for job in queue.wait()} == {'adam', 'adam + adam'}

@@ -2,9 +2,8 @@
 
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.tasks.child import Child, ChildSetup
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.image_classification import ImageClassification
 
 CHILD = Child(learning_rates=(0.01, 0.1, 1.0), sweep_epochs=1)
 TASK = ImageClassification(

@@ -10,8 +10,8 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import is_of_machine
 from nos_tf.tasks.child import MERGED, PAPER_LEARNING_RATES, QUARANTINED, REJECTED, TRAINED, Child, ChildSetup, Outcome
+from nos_tf.tasks.convnet import ImageClassification
 from nos_tf.tasks.data import TfdsImages
-from nos_tf.tasks.image_classification import ImageClassification
 from tests.tasks.small import CHILD, SETUP, TASK
 
 # What cannot be trained

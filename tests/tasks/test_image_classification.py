@@ -10,9 +10,8 @@ import pytest
 import tensorflow as tf
 
 from nos_tf.config import Incidental, bindings_of
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Digits, Images, Split, TfdsImages
-from nos_tf.tasks.image_classification import ImageClassification
 from nos_tf.tasks.task import Task
 from tests.tasks.keras_twin import flat, keras_model, set_statistics, set_weights
 from tests.tasks.small import TASK

@@ -31,9 +31,8 @@ from nos_tf.evaluation.jobs import Job, Patience
 from nos_tf.store.results import read_results
 from nos_tf.store.schema import SEARCH
 from nos_tf.tasks.child import Child, ChildSetup
-from nos_tf.tasks.convnet import ConvNet
+from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Digits
-from nos_tf.tasks.image_classification import ImageClassification
 from tests.fake_children import wait_until
 from tests.launching import run_here
 
