@@ -29,9 +29,11 @@ if TYPE_CHECKING or 'keras' in sys.modules:  # Keras loads a model only if the c
 if TYPE_CHECKING:
     from nos_tf.search.search import Search
     from nos_tf.tasks.keras_task import KerasTask
+    from nos_tf.tasks.suite import Gain
 
 __all__ = [
     'AddSign',
+    'Gain',
     'KerasTask',
     'NOSOptimizer',
     'PowerSign',
@@ -44,6 +46,7 @@ __all__ = [
 
 
 _LATER = {
+    'Gain': 'nos_tf.tasks.suite',
     'KerasTask': 'nos_tf.tasks.keras_task',
     'Search': 'nos_tf.search.search',
     **dict.fromkeys(('AddSign', 'NOSOptimizer', 'PowerSign', 'optimizer_class'), 'nos_tf.optimizers.nos_optimizer'),

@@ -11,7 +11,7 @@ import tensorflow as tf
 from nos_tf.dsl.primitives import Inputs, RuleConstants
 from nos_tf.dsl.vocabulary import VERSION_1, Vocabulary
 from nos_tf.optimizers import semantics
-from nos_tf.optimizers.semantics import Draws
+from nos_tf.optimizers.semantics import Draws, GivenConstants
 
 
 class State(NamedTuple):
@@ -34,7 +34,7 @@ def update(
     learning_rate: tf.Tensor,
     *,
     seed: tf.Tensor,
-    constants: RuleConstants,
+    constants: RuleConstants | GivenConstants,
     vocabulary: Vocabulary = VERSION_1,
     total_steps: int | None = None,
 ) -> State:
@@ -46,7 +46,7 @@ def update(
         gradient: [P], of the type of the weights.
         learning_rate: λ, a scalar of the same type.
         seed: int32 [], of the random primitives.
-        constants: the hyper-parameters of the rule.
+        constants: the hyper-parameters of the rule, as numbers or as tensors.
         vocabulary: what the rule may consist of; the state is of the same.
         total_steps: of the training; needed where the vocabulary has words that read how much of it is done.
     """

@@ -7,11 +7,12 @@ backend, eager or compiled, in one variable or in a flat vector of all, after a 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from nos_tf.dsl.expression import Apply, Expression, Leaf, row_of, spell
@@ -187,20 +188,61 @@ def _place(id: Tensor, ids: list[int]) -> Tensor:
     return ops.take(ops.convert_to_tensor(places, 'int32'), id)
 
 
-def update_average(slot: str, average: Tensor, gradient: Tensor, constants: RuleConstants) -> Tensor:
+class Decay(NamedTuple):
+    """The decay β of a running average, and what has to be computed of it in double precision."""
+
+    beta: Any
+    rest: Any  # 1 − β
+    log: Any  # of β
+
+    @classmethod
+    def of(cls, beta: float) -> 'Decay':
+        """Returns the decay of a number."""
+        return cls(beta, 1.0 - beta, math.log(beta) if beta else -math.inf)
+
+
+class GivenConstants:
+    """The constants of a rule as tensors: a graph that is given them trains with any, and takes the same steps.
+
+    Args:
+        values: float32 [11], `values_of` the constants.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        for i, name in enumerate(_CONSTANTS):
+            setattr(self, name, values[i])
+        for i, name in enumerate(_DECAYS):
+            first = len(_CONSTANTS) + 2 * i
+            setattr(self, f'{name}_decay', Decay(getattr(self, name), values[first], values[first + 1]))
+
+    @staticmethod
+    def values_of(constants: RuleConstants) -> np.ndarray:
+        """Returns the constants as the vector that a graph is given."""
+        decays = (Decay.of(getattr(constants, name)) for name in _DECAYS)
+        told = [getattr(constants, name) for name in _CONSTANTS]
+        return np.array([*told, *(x for decay in decays for x in decay[1:])], np.float32)
+
+
+_CONSTANTS = tuple(field.name for field in fields(RuleConstants))
+_DECAYS = tuple(name for name in _CONSTANTS if name.startswith('beta'))
+
+
+def update_average(slot: str, average: Tensor, gradient: Tensor, constants: RuleConstants | GivenConstants) -> Tensor:
     """Returns the running average of a power of g after one more gradient: βa + (1 − β) g^k."""
-    beta = _decay(slot, constants)
-    return beta * average + (1.0 - beta) * _power(gradient, SLOTS[slot].power)
+    decay = _decay(slot, constants)
+    return decay.beta * average + decay.rest * _power(gradient, SLOTS[slot].power)
 
 
-def bias_correction(slot: str, step: Tensor, constants: RuleConstants, dtype: str) -> Tensor:
+def bias_correction(slot: str, step: Tensor, constants: RuleConstants | GivenConstants, dtype: str) -> Tensor:
     """Returns 1 / (1 − β^t) at step t = 1, 2, ...: a scalar; exact in float32 too, where 1 − β^t would not be."""
-    beta = _decay(slot, constants)
-    if beta == 0.0:
+    decay = _decay(slot, constants)
+    if isinstance(decay.log, float) and math.isinf(decay.log):
         return ops.ones([], dtype)
-    return -1.0 / ops.expm1(ops.cast(step, dtype) * math.log(beta))
+    return -1.0 / ops.expm1(ops.cast(step, dtype) * decay.log)
 
 
-def _decay(slot: str, constants: RuleConstants) -> float:
+def _decay(slot: str, constants: RuleConstants | GivenConstants) -> Decay:
     decay = SLOTS[slot].decay
-    return getattr(constants, decay) if isinstance(decay, str) else decay
+    if not isinstance(decay, str):
+        return Decay.of(decay)
+    return getattr(constants, f'{decay}_decay', None) or Decay.of(getattr(constants, decay))

@@ -12,7 +12,6 @@ from typing import Any
 from nos_tf.config import differences
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.errors import RunError
-from nos_tf.evaluation.speed import FIELD
 from nos_tf.optimizers.nos_optimizer import NOSOptimizer
 from nos_tf.search.rescore import Score
 from nos_tf.store.results import Run, best_rules, read_run
@@ -108,7 +107,7 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
         RunError: there is no search in the directory, or nothing was trained in it yet.
     """
     run = read_run(run_dir)
-    here = {name: value for name, value in setup.task.identity().items() if not name.endswith(f'.{FIELD}')}
+    here = setup.task.identity()
     there = {name: run.configuration[name] for name in here if name in run.configuration}
     if differing := differences(there, here):
         raise RunError(f'{run_dir} holds a search on another task: {differing}')

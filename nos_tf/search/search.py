@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import gin
 
 from nos_tf import output
+from nos_tf.compare.ruler import ruler_identity, with_ruler
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
@@ -22,7 +23,7 @@ from nos_tf.dsl.space import SearchSpace
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.evaluation.cluster.cluster import Cluster  # noqa: F401 (for gin)
-from nos_tf.evaluation.in_process import InProcess  # noqa: F401 (for gin)
+from nos_tf.evaluation.in_process import InProcess
 from nos_tf.evaluation.jobs import Evaluator
 from nos_tf.evaluation.machine import CONTROLLER_THREADS, is_of_machine, threads, use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
@@ -39,6 +40,7 @@ from nos_tf.store.results import Store, best_rules, count_children, stored_ident
 from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.convnet import ImageClassification  # noqa: F401 (for gin)
+from nos_tf.tasks.suite import Gain
 from nos_tf.tasks.task import Task, check_backend
 
 gin.external_configurable(SearchSpace)
@@ -143,7 +145,7 @@ class Search(Configured):
             try:
                 check_backend('a search')
                 use_one_cpu_thread(required=False)
-                search = self._decided(run_dir)
+                search = self._decided(run_dir, allow_mixed=allow_mixed)
                 session = _Session(search, run_dir, allow_mixed, stack)
             except ValueError as error:  # what is unfit in the configuration is said here at the latest
                 raise RunError(str(error)) from error
@@ -175,7 +177,9 @@ class Search(Configured):
         Raises:
             RunError: nothing was trained in the directory yet.
         """
-        return best_of(self._directory(None), self.setup)
+        run_dir = self._directory(None)
+        began = bool(stored_identity(run_dir))
+        return best_of(run_dir, (self._decided(run_dir) if began else self).setup)
 
     def results(self) -> Any:
         """Returns all distinct rules, the best first: a `pandas.DataFrame`, or dicts where pandas is not there.
@@ -205,7 +209,7 @@ class Search(Configured):
         rescored = (self.rescored + len(self.baselines)) * self.rescore_seeds
         try:
             use_one_cpu_thread(required=False)
-            setup = self._decided(run_dir).setup
+            setup = self._decided(run_dir, only_try=True).setup
             speed = Speed(0.0, 0.0) if isinstance(self.evaluator, Table) else speed_of(setup, self._typical)
         except ValueError as error:
             raise RunError(str(error)) from error
@@ -232,17 +236,38 @@ class Search(Configured):
         workers = self.evaluator.workers or 1
         return workers if self.asynchronous else min(workers, self.learner.batch_size)
 
-    def _decided(self, run_dir: Path | None) -> 'Search':
-        """The search with the use of XLA decided, where its task leaves that open: as in its run, or by trying."""
-        if not leaves_xla_open(self.task):
-            return self
-        stored = stored_identity(run_dir) if run_dir else {}
-        return dataclasses.replace(self, task=with_xla_decided(self.task, stored, lambda: self._xla_pays))
+    def _decided(self, run_dir: Path | None, *, allow_mixed: bool = False, only_try: bool = False) -> 'Search':
+        """The search with what its task leaves open decided, as in its run or by trying: XLA, the ruler of a gain.
+
+        Args:
+            run_dir: where to look, and to keep a ruler that has to be found; None for neither.
+            allow_mixed: as of `run`.
+            only_try: find no ruler: what takes as long will do.
+        """
+        stored, task = (stored_identity(run_dir) or ruler_identity(run_dir)) if run_dir else {}, self.task
+        if leaves_xla_open(task):
+            task = with_xla_decided(task, stored, lambda: self._xla_pays)
+        if isinstance(task, Gain) and task.is_open:
+            if 'Gain.reference' in stored:
+                task = dataclasses.replace(task, reference=stored['Gain.reference'], spread=stored['Gain.spread'])
+            elif run_dir is None or only_try:
+                task = task.provisional
+            else:
+                task = with_ruler(task, self.child, self._own_evaluator, run_dir, allow_mixed=allow_mixed)
+        return self if task is self.task else dataclasses.replace(self, task=task)
+
+    @property
+    def _own_evaluator(self) -> Evaluator:
+        """Who trains what is no child of the search: a cluster, or a table, cannot."""
+        return self.evaluator if isinstance(self.evaluator, ProcessPool | InProcess) else ProcessPool()
 
     @cached_property
     def _xla_pays(self) -> bool:
         """Whether the search takes less time where XLA compiles its trainings."""
-        return xla_pays(self.setup, self._typical, self.children / self._busy)
+        setup = self.setup
+        if isinstance(self.task, Gain):
+            setup = dataclasses.replace(setup, task=self.task.provisional)
+        return xla_pays(setup, self._typical, self.children / self._busy)
 
     def _search(self, session: '_Session') -> None:
         """Samples, evaluates, learns, saves and logs until the budget is spent."""

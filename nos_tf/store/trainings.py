@@ -128,11 +128,20 @@ def kind_of(run_dir: Path) -> str | None:
     Raises:
         RunError: the file is corrupted.
     """
+    return training_identity(run_dir).get('trainings')
+
+
+def training_identity(run_dir: Path) -> dict[str, Any]:
+    """Returns what the trainings of a run depend on, and their kind as 'trainings'; {} if no trainings lie there.
+
+    Raises:
+        RunError: the file is corrupted.
+    """
     path = run_dir / TRAININGS.file_name
-    if not path.exists():
-        return None
+    if not path.exists() or not path.stat().st_size:
+        return {}
     with reading(path, TRAININGS) as db:
-        return read_identity(db)['trainings']
+        return read_identity(db)
 
 
 def read_trainings(run_dir: Path, kind: type[T]) -> dict[Key, T]:

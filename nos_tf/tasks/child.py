@@ -23,6 +23,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.optimizers import interpreter
+from nos_tf.optimizers.semantics import GivenConstants
 from nos_tf.tasks.sweep import QUARTERS, Progress, Train, climb, of_multiple, pick, race, rates_near
 from nos_tf.tasks.task import Task
 
@@ -150,6 +151,8 @@ class Trainer:
         self.start = lru_cache(maxsize=16)(self.task.start)  # by seed: the weights and state of the model
         self._jit_compile = getattr(self.task, 'jit_compile', False)
         self._outcome = tf.function(self.graph, input_signature=self.signature, autograph=False)
+        of_constants = tf.TensorSpec(GivenConstants.values_of(self.child.constants).shape, tf.float32)
+        self._outcome_with = tf.function(self.graph, input_signature=[*self.signature, of_constants], autograph=False)
 
     @property
     def signature(self) -> list[Any]:
@@ -158,12 +161,13 @@ class Trainer:
         start, data = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), tensors)
         return [tf.TensorSpec([5 * self.vocabulary.iterations], tf.int32), tf.TensorSpec([], tf.int32), start, data]
 
-    def train(self, rule: UpdateRule, seed: int | None = None) -> Outcome:
+    def train(self, rule: UpdateRule, seed: int | None = None, constants: RuleConstants | None = None) -> Outcome:
         """Returns the outcome of a rule: what trains is its canonical form, or its direction in a finer look.
 
         Args:
             rule: of the vocabulary.
             seed: another than the procedure's, to see how much luck there is in a reward.
+            constants: others than the procedure's; all such share one more graph.
 
         Raises:
             MemoryError: there is too little for the task, which the message names.
@@ -172,7 +176,11 @@ class Trainer:
         start = time.perf_counter()
         seed = self.child.seed if seed is None else seed
         with self.explained():
-            reward, rate, sweep = self._outcome(self.ids_of(rule), seed, self.start(seed), self.data)
+            given = self.ids_of(rule), seed, self.start(seed), self.data
+            if constants is None:
+                reward, rate, sweep = self._outcome(*given)
+            else:
+                reward, rate, sweep = self._outcome_with(*given, GivenConstants.values_of(constants))
         return self.outcome(rule, reward.numpy(), rate.numpy(), sweep.numpy(), time.perf_counter() - start)
 
     def ids_of(self, rule: UpdateRule) -> np.ndarray:
@@ -204,10 +212,12 @@ class Trainer:
         """
         if not np.isfinite(reward) or np.isnan(sweep).any():
             raise RunError(
-                'the task has measured what is no number: its measure must be one whatever the weights are, those of a '
-                'training that has diverged included'
+                getattr(self.task, 'undefined', '')
+                or 'the task has measured what is no number: its measure must be one whatever the weights are, those '
+                'of a training that has diverged included'
             )
         measures = tuple(None if measure == -np.inf else float(measure) for measure in sweep)
+        reward = np.maximum(reward, getattr(self.task, 'lowest', -np.inf))
         outcome = Outcome(float(reward), self._rates[int(rate)], measures, seconds)
         return outcome.of_multiple(self.child.form_of(rule)[1])
 
@@ -228,7 +238,12 @@ class Trainer:
         return self._outcome.experimental_get_tracing_count()
 
     def graph(
-        self, token_ids: tf.Tensor, seed: tf.Tensor, start: tuple[tf.Tensor, Any], data: Any
+        self,
+        token_ids: tf.Tensor,
+        seed: tf.Tensor,
+        start: tuple[tf.Tensor, Any],
+        data: Any,
+        constants: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The training of one child, to be traced once and run anywhere: it holds no variable and no data.
 
@@ -237,12 +252,13 @@ class Trainer:
             seed: int32 [].
             start: `start` of the seed.
             data: `data`.
+            constants: float32 [11], `GivenConstants.values_of` them; None for those of the procedure.
 
         Returns:
             reward [], index of the winning rate [], `measures` of rates, -inf where one was given up or not tried.
         """
         child = self.child
-        begun, train, measure = self.parts(token_ids, seed, start, data)
+        begun, train, measure = self.parts(token_ids, seed, start, data, constants)
         rates = tf.constant(child.learning_rates, tf.float32)
         steps = self.sweep_steps
         rungs = [(max(1, round(share * steps)), remaining) for share, remaining in child.rungs]
@@ -272,7 +288,12 @@ class Trainer:
         return finer[finest], first + finest, tf.concat([sweep, finer], 0)
 
     def parts(
-        self, token_ids: tf.Tensor, seed: tf.Tensor, start: tuple[tf.Tensor, Any], data: Any
+        self,
+        token_ids: tf.Tensor,
+        seed: tf.Tensor,
+        start: tuple[tf.Tensor, Any],
+        data: Any,
+        constants: tf.Tensor | None = None,
     ) -> tuple[Progress, Train, Callable[[Progress], tf.Tensor]]:
         """Returns what `graph`, whose arguments these are, consists of.
 
@@ -281,11 +302,12 @@ class Trainer:
         """
         batches = self.task.batches(seed)
         weights, state = start
+        given = self.child.constants if constants is None else GivenConstants(constants)
         compiled = {'autograph': False, 'jit_compile': self._jit_compile or None}  # False would forbid others to
 
         @tf.function(**compiled)  # traced once for the sweep and what follows it
         def train(progress: Progress, rate: tf.Tensor, last_step: tf.Tensor) -> tuple[Progress, tf.Tensor]:
-            return self._steps(progress, _Run(data, batches, token_ids, rate, seed), last_step)
+            return self._steps(progress, _Run(data, batches, token_ids, rate, seed, given), last_step)
 
         @tf.function(**compiled)
         def measure(progress: Progress) -> tf.Tensor:
@@ -326,7 +348,7 @@ class Trainer:
                 gradient,
                 rate,
                 seed=run.seed,
-                constants=self.child.constants,
+                constants=run.constants,
                 vocabulary=self.vocabulary,
                 total_steps=self.task.steps,
             )
@@ -344,3 +366,4 @@ class _Run(NamedTuple):
     token_ids: tf.Tensor  # int32 [5n]
     rate: tf.Tensor
     seed: tf.Tensor
+    constants: RuleConstants | GivenConstants

@@ -18,6 +18,7 @@ from nos_tf.evaluation.speed import Estimate, Speed, speed_of
 from nos_tf.search import search as search_module
 from nos_tf.store.results import read_run
 from nos_tf.tasks.child import Child
+from nos_tf.tasks.suite import Gain
 from tests.tasks.models import make
 
 SPACE = SearchSpace(operands=('g', 'm'), unaries=('x', 'sign'), binaries=('+', 'left'))
@@ -191,3 +192,19 @@ def test_a_stream_is_not_compiled(tmp_path, monkeypatch):
         steps=6,
     )
     assert not searching(tmp_path, task)._xla_pays
+
+
+@pytest.mark.slow
+def test_a_gain_finds_its_reference_once_and_keeps_it(tmp_path, monkeypatch):
+    gain = Gain(make('regression', jit_compile=False))
+    search = searching(tmp_path / 'run', gain, child=Child((1e-3, 1e-2), refine=True))
+    assert search.estimate().speed.per_rule > 0 and not (tmp_path / 'run').exists()
+    summary = search.run()
+    found = summary['configuration']
+    assert found['Gain.reference'] > 0 and found['Gain.spread'] > 0
+    best = search.best()
+    assert best.setup.task.reference == found['Gain.reference'] and best.learning_rate in best.finer
+    adam = next(score for score in summary['rescored'] if score['name'] == 'adam')
+    assert abs(adam['mean']) < 3  # near the reference
+    monkeypatch.setattr('nos_tf.search.search.with_ruler', lambda *_, **__: pytest.fail('found again'))
+    assert searching(tmp_path / 'run', gain, child=search.child).run()['configuration'] == found

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.dsl.vocabulary import Vocabulary
@@ -97,7 +98,7 @@ def steps(trainer, oracle):
     @tf.function(autograph=False)
     def train(weights, token_ids, rate, last_step):
         start = Progress(interpreter.initial_state(weights), TASK.network.initial_statistics())
-        run = _Run(trainer.data, trainer.task.batches(seed), token_ids, rate, seed)
+        run = _Run(trainer.data, trainer.task.batches(seed), token_ids, rate, seed, CHILD.constants)
         return trainer._steps(start, run, last_step)[0]
 
     def call(rule, rate, last_step, weights=oracle.weights):
@@ -136,6 +137,16 @@ def test_sweep_winner_and_reward_are_those_of_the_procedure_in_keras(oracle, tra
 
 
 # The same bits
+
+
+@pytest.mark.parametrize('rule', ['adam', 'log(rmsprop) + m', 'm_nesterov / sqrt(v)'])
+def test_constants_that_the_graph_is_given_train_as_those_of_the_procedure(rule):
+    rule = parse(rule)
+    vocabulary = Vocabulary.of(None, [rule])
+    trainer = ChildSetup(CHILD, TASK, vocabulary).trainer()
+    for constants in (RuleConstants(), RuleConstants(beta_1=0.5, beta_2=0.9, epsilon=1e-3), RuleConstants(beta_1=0.0)):
+        own = ChildSetup(dataclasses.replace(CHILD, constants=constants), TASK, vocabulary).trainer()
+        assert result(trainer.train(rule, constants=constants)) == result(own.train(rule))
 
 
 def test_one_trace_for_all_rules_and_the_same_bits_whatever_comes_between(trainer):

@@ -1,0 +1,131 @@
+"""The ruler of a gain: the loss that tuned Adam reaches on a task, and how much known rules differ there.
+
+Adam at its defaults is a straw man in short trainings, where an average over a thousand steps never warms up. So the
+reference is the best of eighteen settings, each at the rate that is best for it. What is found is kept in the run
+directory, training by training, and then in the identity of the run.
+"""
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nos_tf import output
+from nos_tf.compare.trainings import TrainingRun
+from nos_tf.compare.tuning import Tuned, TuningSetup
+from nos_tf.dsl.primitives import RuleConstants
+from nos_tf.errors import RunError
+from nos_tf.evaluation.machine import is_of_machine
+from nos_tf.store.trainings import Training, TrainingStore, training_identity
+from nos_tf.tasks.child import Child
+from nos_tf.tasks.suite import Gain
+from nos_tf.tasks.task import Task
+
+FOLDER = 'ruler'  # of the run directory
+SEEDS = (900_001, 900_002)  # which searches and comparisons leave alone
+ADAM = tuple(
+    f'adam with beta_1={beta_1:g}, beta_2={beta_2:g}, epsilon={epsilon:g}'
+    for beta_1, beta_2, epsilon in itertools.product((0.8, 0.9, 0.95), (0.95, 0.99, 0.999), (1e-8, 1e-4))
+)
+PANEL = (
+    'sgd', 'momentum', 'adam', 'rmsprop', 'signsgd', 'signum', 'addsign', 'powersign_plus_clip', 'momentum_exp_v',
+    'powersign', 'drop10_powersign', 'clip_rmsprop_plus_drop30_momentum', 'adam_powersign', 'sgd_plus_drop30_momentum',
+    'lion', 'nadam', 'cautious_adam', 'cautious_lion', 'grams', 'sign_sum',
+)  # fmt: skip
+"""Known rules of many kinds; the list is frozen, for gains are in units of their spread."""
+
+LOWEST = -1.0  # log(reference / loss) of the panel is clipped there: one hopeless rule would be all of the spread
+
+
+class Ruler(NamedTuple):
+    """The reference of a gain."""
+
+    adam: str  # the setting that was best
+    reference: float  # its loss, the geometric mean over the seeds
+    spread: float
+
+
+def with_ruler(gain: Gain, child: Child, evaluator: Any, run_dir: Path, *, allow_mixed: bool = False) -> Gain:
+    """Returns the task with its reference and spread.
+
+    Raises:
+        RunError: as `find_ruler`.
+    """
+    untrained = gain.untrained  # which the task must have
+    ruler = find_ruler(gain.task, untrained, child, evaluator, run_dir / FOLDER, allow_mixed=allow_mixed)
+    output.say(f'reference: {ruler.adam}, loss {ruler.reference:g}; known rules spread by {ruler.spread:g} (log)')
+    return replace(gain, reference=ruler.reference, spread=ruler.spread)
+
+
+def ruler_identity(run_dir: Path) -> dict[str, Any]:
+    """Returns what the trainings of a ruler, which may be unfinished, depend on; {} where there are none."""
+    return training_identity(run_dir / FOLDER)
+
+
+def find_ruler(
+    task: Task, untrained: float, child: Child, evaluator: Any, folder: Path, *, allow_mixed: bool = False
+) -> Ruler:
+    """Tunes Adam and the panel on a task; what is on file in the folder is not trained again.
+
+    Args:
+        task: whose measure is minus a loss.
+        untrained: its loss before training.
+        child: of which the learning rates and the sweep are taken.
+        evaluator: whose processes train.
+        folder: gets trainings.sqlite.
+        allow_mixed: as of `nos_tf.store.database.Database`.
+
+    Raises:
+        RunError: Adam learns nothing on the task; or the folder holds the ruler of another task.
+    """
+    child = replace(child, refine=True, constants=RuleConstants(), seed=0)
+    setup = TuningSetup(task, child, (*ADAM, *PANEL))
+    try:
+        identity = evaluator.identity(setup)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    store = TrainingStore(folder, Tuned, identity, is_of_machine=is_of_machine, allow_mixed=allow_mixed)
+    jobs = [Training(contender, 0.0, seed, 0) for seed in SEEDS for contender in (*PANEL, *ADAM)]
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        TrainingRun(store, setup, evaluator) as run,
+        Progress(*columns, TimeRemainingColumn(), console=output.console()) as progress,
+    ):
+        due = len(run.due(jobs, lambda *_: True))
+        bar = progress.add_task('finding the reference', total=len(jobs), completed=len(jobs) - due)
+        found = run.run(jobs, lambda *_: True, lambda *_: progress.advance(bar))
+    losses = {
+        contender: np.array([-found[Training(contender, 0.0, seed, 0).key].measure for seed in SEEDS])
+        for contender in (*ADAM, *PANEL)
+    }
+    return ruler_of(losses, untrained)
+
+
+def ruler_of(losses: dict[str, np.ndarray], untrained: float) -> Ruler:
+    """Returns the ruler that follows from the losses of `ADAM` and `PANEL`, each [seeds].
+
+    Raises:
+        RunError: no setting of Adam has a loss below that of the untrained model, or one is not above zero.
+    """
+    for contender, values in losses.items():
+        if not (values > 0).all():
+            raise RunError(
+                f'Gain.task: {contender} reaches a loss of {values.min():g}, and there is no logarithm of it: measure '
+                'another loss, or search on the task itself'
+            )
+    logs = {contender: float(np.log(values).mean()) for contender, values in losses.items()}
+    best = min(ADAM, key=logs.__getitem__)
+    if logs[best] >= math.log(untrained):
+        raise RunError(
+            f'Gain.task: Adam reaches a loss of {math.exp(logs[best]):g} at best, and the untrained model has '
+            f'{untrained:g}: there is nothing to compare with; look at learning rates, steps and data'
+        )
+    gains = [max(logs[best] - logs[contender], LOWEST) for contender in PANEL]
+    spread = float(np.std(gains, ddof=1))
+    if not spread > 0:
+        raise RunError('Gain.task: all known rules end with the same loss, and nothing tells rules apart')
+    return Ruler(best, float(f'{math.exp(logs[best]):.6g}'), float(f'{spread:.6g}'))

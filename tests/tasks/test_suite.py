@@ -1,0 +1,92 @@
+"""A gain: log of how much lower the loss is than a reference, in units of the spread of known rules."""
+
+import dataclasses
+import math
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.errors import RunError
+from nos_tf.tasks.child import Child, ChildSetup
+from nos_tf.tasks.keras_task import KerasTask
+from nos_tf.tasks.suite import Gain
+from nos_tf.tasks.task import Task
+from tests.tasks.models import make
+
+ADAM = UpdateRule.parse('adam')
+
+
+@pytest.fixture(scope='module')
+def task():
+    return make('regression', jit_compile=False)
+
+
+def trained(task, rule=ADAM):
+    return ChildSetup(Child((1e-3, 1e-2)), task, Vocabulary(1)).trainer().train(rule)
+
+
+def test_a_gain_is_the_log_of_reference_over_loss_in_units_of_the_spread(task):
+    loss = -trained(task).reward
+    gain = Gain(task, reference=2 * loss, spread=0.5)
+    assert isinstance(gain, Task)
+    assert trained(gain).reward == pytest.approx(math.log(2) / 0.5, rel=1e-5)
+    assert trained(gain).learning_rate == trained(task).learning_rate
+    assert gain.chance == pytest.approx(math.log(2 * loss / -task.chance) / 0.5)
+    far = trained(dataclasses.replace(gain, reference=loss / 1e9))
+    assert far.reward == gain.lowest == -3.0
+    assert max(far.sweep) < -40 and far.sweep[0] != far.sweep[1]  # or the best rate could not be told
+
+
+def test_a_gain_is_a_value_and_says_what_it_depends_on(task):
+    gain = Gain(task, reference=0.5, spread=0.1)
+    there = pickle.loads(pickle.dumps(dataclasses.replace(gain, lowest=-2.0)))
+    assert (there.reference, there.spread, there.lowest) == (0.5, 0.1, -2.0)
+    own = {'Gain.reference': 0.5, 'Gain.spread': 0.1, 'Gain.lowest': -3.0}
+    assert gain.identity() == {**task.identity(), **own}
+    assert str(gain) == f'the gain over tuned Adam on {task}'
+    assert Gain(make('regression')).jit_compile == 'auto'
+    assert Gain(make('regression')).compiled(True).task.jit_compile is True
+
+
+def test_an_open_gain_can_be_tried_but_measures_nothing(task):
+    gain = Gain(task)
+    assert gain.is_open and not gain.provisional.is_open
+    assert gain.provisional.chance == 0.0
+    for ask in (lambda: gain.chance, gain.load):
+        with pytest.raises(ValueError, match=r'^Gain.reference = None: it is not known yet'):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        ({'reference': 0.0, 'spread': 1.0}, r'^Gain.reference = 0.0: must be None, or a number, above 0$'),
+        ({'reference': 1.0, 'spread': -1.0}, r'^Gain.spread = -1.0: must be'),
+        ({'reference': 1.0}, r'^Gain.reference = 1.0, spread = None: give both, or none'),
+        ({'lowest': 0.0}, r'^Gain.lowest = 0.0: must be a number, below 0$'),
+        ({'task': 'digits_mlp'}, r"^Gain.task = 'digits_mlp': must be a Task"),
+    ],
+)
+def test_what_does_not_fit_is_said(task, given, said):
+    with pytest.raises(ValueError, match=said):
+        Gain(**{'task': task, **given})
+
+
+def test_only_a_loss_above_zero_can_be_compared():
+    accuracy = make('two inputs', measure='accuracy')
+    with pytest.raises(ValueError, match=r"^Gain.task: its measure before training is .*measure='loss'"):
+        Gain(accuracy, reference=1.0, spread=1.0).load()
+
+
+def test_a_loss_that_falls_below_zero_ends_in_one_sentence():
+    x = np.ones((16, 1), np.float32)
+    task = KerasTask(
+        lambda: keras.Sequential([keras.layers.Dense(1, use_bias=False, kernel_initializer='ones')]),
+        (x, x), (x, x), loss=lambda y, output: output, epochs=200, batch_size=4, jit_compile=False,
+    )  # fmt: skip
+    with pytest.raises(RunError, match=r'^Gain.task: its loss has become zero or negative'):
+        trained(Gain(task, reference=1.0, spread=1.0), UpdateRule.parse('sign(g)'))
