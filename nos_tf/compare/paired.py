@@ -1,7 +1,7 @@
 """Differences between optimizers that trained on the same seeds: what a seed does to both of them cancels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,20 @@ class Difference(NamedTuple):
             raise ValueError(f'{len(ours)} and {len(theirs)} values are not pairs')
         differences = np.subtract(ours, theirs)
         return cls(float(differences.mean()), half_width(differences), _p(differences))
+
+
+def holm(ps: Mapping[str, float]) -> dict[str, float]:
+    """Returns p-values corrected for how many there are (Holm 1979); NaN, of what has no test, stays and counts.
+
+    >>> holm({'a': 0.01, 'b': 0.04, 'c': 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    ranked = sorted((name for name in ps if not math.isnan(ps[name])), key=ps.__getitem__)
+    corrected, largest = dict.fromkeys(ps, math.nan), 0.0
+    for rank, name in enumerate(ranked):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[name]))
+        corrected[name] = largest
+    return corrected
 
 
 def half_width(values: np.ndarray) -> float:

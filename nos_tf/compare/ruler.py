@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nos_tf import output
-from nos_tf.compare.trainings import TrainingRun
-from nos_tf.compare.tuning import Tuned, TuningSetup
+from nos_tf.compare.tuning import TuningSetup, tune
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.errors import RunError
-from nos_tf.evaluation.machine import is_of_machine
-from nos_tf.store.trainings import Training, TrainingStore, training_identity
+from nos_tf.store.trainings import training_identity
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.suite import Gain
 from nos_tf.tasks.task import Task
 
 FOLDER = 'ruler'  # of the run directory
+TRAININGS = 76  # of rules, each at all rates that a child tries
 SEEDS = (900_001, 900_002)  # which searches and comparisons leave alone
 ADAM = tuple(
     f'adam with beta_1={beta_1:g}, beta_2={beta_2:g}, epsilon={epsilon:g}'
@@ -83,25 +81,9 @@ def find_ruler(
         RunError: Adam learns nothing on the task; or the folder holds the ruler of another task.
     """
     child = replace(child, refine=True, constants=RuleConstants(), seed=0)
-    setup = TuningSetup(task, child, (*ADAM, *PANEL))
-    try:
-        identity = evaluator.identity(setup)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    store = TrainingStore(folder, Tuned, identity, is_of_machine=is_of_machine, allow_mixed=allow_mixed)
-    jobs = [Training(contender, 0.0, seed, 0) for seed in SEEDS for contender in (*PANEL, *ADAM)]
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        TrainingRun(store, setup, evaluator) as run,
-        Progress(*columns, TimeRemainingColumn(), console=output.console()) as progress,
-    ):
-        due = len(run.due(jobs, lambda *_: True))
-        bar = progress.add_task('finding the reference', total=len(jobs), completed=len(jobs) - due)
-        found = run.run(jobs, lambda *_: True, lambda *_: progress.advance(bar))
-    losses = {
-        contender: np.array([-found[Training(contender, 0.0, seed, 0).key].measure for seed in SEEDS])
-        for contender in (*ADAM, *PANEL)
-    }
+    setup = TuningSetup(task, child, (*PANEL, *ADAM))
+    found = tune(setup, SEEDS, evaluator, folder, title='finding the reference', allow_mixed=allow_mixed)
+    losses = {contender: np.array([-tuned.measure for tuned in seeds]) for contender, seeds in found.items()}
     return ruler_of(losses, untrained)
 
 

@@ -1,14 +1,24 @@
 """Optimizers on a task at the learning rate that is best for each: the same effort for everyone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nos_tf import output
+from nos_tf.compare.trainings import TrainingRun
 from nos_tf.config import bindings_of
 from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.errors import RunError
+from nos_tf.evaluation.machine import is_of_machine
 from nos_tf.optimizers.contender import Contender
+from nos_tf.store.trainings import Key, Training, TrainingStore
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.task import Task
+
+ALL_RATES = 0.0  # in the place of a rate, where all are tried
 
 
 class Tuned(NamedTuple):
@@ -80,3 +90,42 @@ class Tuning:
         constants = replace(self._trainer.child.constants, **told)
         outcome = self._trainer.train(self._rules[contender], seed, constants)
         return Tuned(outcome.reward, outcome.learning_rate, outcome.sweep, outcome.seconds)
+
+
+def tune(
+    setup: TuningSetup,
+    seeds: Sequence[int],
+    evaluator: Any,
+    folder: Path,
+    *,
+    title: str = 'tuning',
+    allow_mixed: bool = False,
+) -> dict[str, list[Tuned]]:
+    """Returns how every contender of a setup does with each seed; what is on file is not trained again.
+
+    Args:
+        setup: of the trainings.
+        seeds: of each contender.
+        evaluator: whose processes train.
+        folder: gets trainings.sqlite.
+        title: of the bar of progress.
+        allow_mixed: as of `nos_tf.store.database.Database`.
+
+    Raises:
+        RunError: the folder holds trainings of another task, or the data do not fit.
+    """
+    try:
+        identity = evaluator.identity(setup)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    store = TrainingStore(folder, Tuned, identity, is_of_machine=is_of_machine, allow_mixed=allow_mixed)
+    jobs = [Training(contender, ALL_RATES, seed, 0) for seed in seeds for contender in setup.contenders]
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        TrainingRun(store, setup, evaluator) as run,
+        Progress(*columns, TimeRemainingColumn(), console=output.console()) as progress,
+    ):
+        due = len(run.due(jobs, lambda *_: True))
+        bar = progress.add_task(title, total=len(jobs), completed=len(jobs) - due)
+        found = run.run(jobs, lambda *_: True, lambda *_: progress.advance(bar))
+    return {text: [found[Key(text, ALL_RATES, seed)] for seed in seeds] for text in setup.contenders}

@@ -33,19 +33,22 @@ class Estimate(NamedTuple):
     children: int  # to come
     rescored: int  # trainings after the search
     workers: int  # that have something to do
+    before: int = 0  # trainings before the search, to find a reference
 
     @property
     def hours(self) -> float:
         """The hours that the search takes in all."""
-        return self.speed.seconds_for((self.children + self.rescored) / self.workers) / 3600
+        return self.speed.seconds_for((self.children + self.rescored + self.before) / self.workers) / 3600
 
     def __str__(self) -> str:
         minutes = 60 * self.hours
         total = f'{self.hours:.1f} hours' if minutes >= 90 else f'{minutes:.1f} minutes'
+        before = f', and {self.before} to find the reference,' if self.before else ''
         processes = 'one process' if self.workers == 1 else f'{self.workers} processes'
         return (
             f'{self.speed.per_rule:.3g} s a rule, after {self.speed.startup:.0f} s to begin: {self.children:,} rules '
-            f'and {self.rescored:,} trainings on fresh seeds take {processes} about {total}, less where rules repeat'
+            f'and {self.rescored:,} trainings on fresh seeds{before} take {processes} about {total}, less where rules '
+            'repeat'
         )
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import gin
 
 from nos_tf import output
-from nos_tf.compare.ruler import ruler_identity, with_ruler
+from nos_tf.compare.ruler import TRAININGS, ruler_identity, with_ruler
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
@@ -214,7 +214,9 @@ class Search(Configured):
         except ValueError as error:
             raise RunError(str(error)) from error
         done = count_children(run_dir) if run_dir else 0
-        return Estimate(speed, max(0, self.children - done), rescored, self._busy)
+        is_open = isinstance(self.task, Gain) and self.task.is_open
+        before = TRAININGS if is_open and not (run_dir and stored_identity(run_dir)) else 0
+        return Estimate(speed, max(0, self.children - done), rescored, self._busy, before)
 
     def _directory(self, run_dir: Path | str | None) -> Path:
         """The run directory, as it was given to a method or to the search."""
