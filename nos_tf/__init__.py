@@ -29,7 +29,7 @@ if TYPE_CHECKING or 'keras' in sys.modules:  # Keras loads a model only if the c
 if TYPE_CHECKING:
     from nos_tf.search.search import Search
     from nos_tf.tasks.keras_task import KerasTask
-    from nos_tf.tasks.suite import Gain
+    from nos_tf.tasks.suite import Gain, Suite
 
 __all__ = [
     'AddSign',
@@ -39,6 +39,7 @@ __all__ = [
     'PowerSign',
     'Search',
     'SearchSpace',
+    'Suite',
     'UpdateRule',
     '__version__',
     'optimizer_class',
@@ -49,6 +50,7 @@ _LATER = {
     'Gain': 'nos_tf.tasks.suite',
     'KerasTask': 'nos_tf.tasks.keras_task',
     'Search': 'nos_tf.search.search',
+    'Suite': 'nos_tf.tasks.suite',
     **dict.fromkeys(('AddSign', 'NOSOptimizer', 'PowerSign', 'optimizer_class'), 'nos_tf.optimizers.nos_optimizer'),
 }
 

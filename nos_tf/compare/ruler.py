@@ -17,12 +17,11 @@ from nos_tf import output
 from nos_tf.compare.tuning import TuningSetup, tune
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.errors import RunError
-from nos_tf.store.trainings import training_identity
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.suite import Gain
 from nos_tf.tasks.task import Task
 
-FOLDER = 'ruler'  # of the run directory
+FOLDER = 'ruler'  # of a run directory
 TRAININGS = 76  # of rules, each at all rates that a child tries
 SEEDS = (900_001, 900_002)  # which searches and comparisons leave alone
 ADAM = tuple(
@@ -47,21 +46,16 @@ class Ruler(NamedTuple):
     spread: float
 
 
-def with_ruler(gain: Gain, child: Child, evaluator: Any, run_dir: Path, *, allow_mixed: bool = False) -> Gain:
+def with_ruler(gain: Gain, child: Child, evaluator: Any, folder: Path, *, allow_mixed: bool = False) -> Gain:
     """Returns the task with its reference and spread.
 
     Raises:
         RunError: as `find_ruler`.
     """
     untrained = gain.untrained  # which the task must have
-    ruler = find_ruler(gain.task, untrained, child, evaluator, run_dir / FOLDER, allow_mixed=allow_mixed)
+    ruler = find_ruler(gain.task, untrained, child, evaluator, folder, allow_mixed=allow_mixed)
     output.say(f'reference: {ruler.adam}, loss {ruler.reference:g}; known rules spread by {ruler.spread:g} (log)')
     return replace(gain, reference=ruler.reference, spread=ruler.spread)
-
-
-def ruler_identity(run_dir: Path) -> dict[str, Any]:
-    """Returns what the trainings of a ruler, which may be unfinished, depend on; {} where there are none."""
-    return training_identity(run_dir / FOLDER)
 
 
 def find_ruler(

@@ -59,6 +59,9 @@ def speed_of(setup: ChildSetup, rule: UpdateRule) -> Speed:
         RunError: XLA is to compile the training, and cannot.
         ValueError: as of `Trainer`.
     """
+    if parts := getattr(setup.task, 'tasks', ()):  # of a suite
+        speeds = [speed_of(dataclasses.replace(setup, task=part), rule) for part in parts]
+        return Speed(*map(sum, zip(*speeds, strict=True)))
     start = time.perf_counter()
     trainer = setup.trainer()
     train, measure = (clocked(trainer, rule, of_measure) for of_measure in (False, True))

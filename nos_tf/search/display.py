@@ -135,7 +135,7 @@ def score_cells(score: Score) -> tuple[str, ...]:
         '' if score.search_reward is None else f'{score.search_reward:.3f}',
         f'{score.mean:.3f} ± {score.half_width:.3f}',
         '' if score.difference is None else f'{score.difference:+.3f} ± {score.difference_half_width:.3f}',
-        f'{score.learning_rate:g}',
+        '' if score.learning_rate is None else f'{score.learning_rate:g}',
     )
 
 

@@ -18,6 +18,7 @@ from nos_tf.store.results import Run, best_rules, read_run
 from nos_tf.store.schema import Row
 from nos_tf.store.summary import read_summary
 from nos_tf.tasks.child import ChildSetup
+from nos_tf.tasks.suite import Suite
 from nos_tf.tasks.sweep import bowls
 
 BAR = 30  # characters
@@ -31,8 +32,9 @@ class Found:
         rule: canonical.
         reward: that the search saw.
         sweep: learning rate -> measure at the end of its sweep; None where it was given up.
+        gains: task -> measure, where the task is a suite; None where the rule was spared one; else {}.
         finer: learning rate -> measure of whole trainings around the best, where the child looks finer; else {}.
-        learning_rate: that won, most often where there were fresh seeds.
+        learning_rate: that won, most often where there were fresh seeds; NaN on a suite, where each task has its own.
         score: on fresh seeds; None where it was not rescored.
         baseline: the best known rule on the same seeds, if there is one.
         setup: the task, and the procedure that the rule was trained by.
@@ -42,6 +44,7 @@ class Found:
     reward: float
     sweep: Mapping[float, float | None]
     finer: Mapping[float, float]
+    gains: Mapping[str, float | None]
     learning_rate: float
     score: Score | None
     baseline: Score | None
@@ -59,6 +62,11 @@ class Found:
             **arguments: of `NOSOptimizer`.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
+        if isinstance(self.setup.task, Suite):
+            if math.isnan(rate):
+                raise ValueError('learning_rate = None: a suite has found a rule, and no rate for your model: give one')
+            more = {'total_steps': steps} if self.rule.reads_progress else {}
+            return NOSOptimizer(self.rule, rate, **{**asdict(self.setup.child.constants), **more, **arguments})
         arguments = {**asdict(self.setup.child.constants), **arguments}
         task = self.setup.task.load()
         if hasattr(task, 'optimizer'):
@@ -78,14 +86,20 @@ class Found:
             lines.append(
                 f'difference            {self.score.difference:+.4g} ± {self.score.difference_half_width:.2g}, paired'
             )
-        told = _bowl('sweep', self.sweep, self.learning_rate)
-        if self.finer:
+        told = [] if self.gains else _bowl('sweep', self.sweep, self.learning_rate)
+        if self.gains:
+            told = [f'{_spared(gain):>8}  {task}' for task, gain in self.gains.items()]
+        elif self.finer:
             told += ['', *_bowl('training', self.finer, self.learning_rate)]
         return '\n'.join([*lines, '', *told])
 
 
 def _interval(score: Score) -> str:
     return f'{score.mean:.4g} ± {score.half_width:.2g}'
+
+
+def _spared(gain: float | None) -> str:
+    return 'spared' if gain is None else f'{gain:+.3f}'
 
 
 def _bowl(name: str, measures: Mapping[float, float | None], best: float) -> list[str]:
@@ -112,7 +126,7 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
     if differing := differences(there, here):
         raise RunError(f'{run_dir} holds a search on another task: {differing}')
     scores = _scores(run_dir, run)
-    rows = {row.program: row for row in reversed(run.rows) if row.learning_rate is not None}
+    rows = {row.program: row for row in reversed(run.rows) if json.loads(row.sweep)}
     found = [score for score in scores if score.search_reward is not None]  # not those that are but baselines
     score = max(found, key=lambda score: score.mean, default=None)
     ranked = best_rules(rows.values(), 1)
@@ -121,13 +135,18 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
     if rule is None or row is None:
         raise RunError(f'{run_dir} holds no rule that was trained yet: let the search go on')
     measures, factor = json.loads(row.sweep), setup.child.form_of(rule)[1]
+    rate = score.learning_rate if score else row.learning_rate
+    gains: dict[str, float | None] = {}
+    if isinstance(setup.task, Suite):
+        gains, measures = dict(zip(map(str, setup.task.tasks), measures, strict=True)), []
     sweep, finer = bowls(run.configuration['Child.learning_rates'], measures, factor)
     return Found(
         rule=rule,
         reward=row.reward,
         sweep=sweep,
         finer=finer,
-        learning_rate=score.learning_rate if score else float(row.learning_rate or math.nan),
+        gains=gains,
+        learning_rate=math.nan if rate is None else rate,
         score=score,
         baseline=max((s for s in scores if s.name), key=lambda s: s.mean, default=None),
         setup=setup,

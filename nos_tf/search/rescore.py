@@ -4,6 +4,7 @@ The reward that made a rule the best of a thousand was also its luck. Here every
 with seeds that the search has not seen, the baselines too, and differences are paired by seed.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ class Score:
     half_width: float
     difference: float | None  # to the best baseline, paired by seed
     difference_half_width: float | None
-    learning_rate: float  # the sweep's most frequent winner
+    learning_rate: float | None  # the sweep's most frequent winner; None on a suite, where each task has its own
     rewards: tuple[float, ...]
 
 
@@ -55,7 +56,7 @@ def rescore(
     scores = []
     for rule, name in programs.items():
         difference = None if best is None else Difference.of(rewards[rule], best)
-        rates = [outcomes[Job(rule, seed)].learning_rate for seed in seeds]
+        rates = [rate for seed in seeds if not math.isnan(rate := outcomes[Job(rule, seed)].learning_rate)]
         scores.append(
             Score(
                 name=name,
@@ -65,7 +66,7 @@ def rescore(
                 half_width=half_width(rewards[rule]),
                 difference=None if difference is None else difference.mean,
                 difference_half_width=None if difference is None else difference.half_width,
-                learning_rate=max(sorted(set(rates)), key=rates.count),
+                learning_rate=max(sorted(set(rates)), key=rates.count) if rates else None,
                 rewards=tuple(map(float, rewards[rule])),
             )
         )

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import gin
 
 from nos_tf import output
-from nos_tf.compare.ruler import TRAININGS, ruler_identity, with_ruler
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
@@ -27,9 +26,10 @@ from nos_tf.evaluation.in_process import InProcess
 from nos_tf.evaluation.jobs import Evaluator
 from nos_tf.evaluation.machine import CONTROLLER_THREADS, is_of_machine, threads, use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
-from nos_tf.evaluation.speed import Estimate, Speed, leaves_xla_open, speed_of, with_xla_decided, xla_pays
+from nos_tf.evaluation.speed import Estimate, Speed, speed_of, xla_pays
 from nos_tf.evaluation.table import Table
 from nos_tf.files import write_text
+from nos_tf.search.decisions import Ways, decided, trainings_before
 from nos_tf.search.display import Display, scores_table
 from nos_tf.search.found import Found, best_of, table_of
 from nos_tf.search.journal import Journal
@@ -40,7 +40,6 @@ from nos_tf.store.results import Store, best_rules, count_children, stored_ident
 from nos_tf.store.schema import Checkpoint, StoredChild
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.convnet import ImageClassification  # noqa: F401 (for gin)
-from nos_tf.tasks.suite import Gain
 from nos_tf.tasks.task import Task, check_backend
 
 gin.external_configurable(SearchSpace)
@@ -214,8 +213,7 @@ class Search(Configured):
         except ValueError as error:
             raise RunError(str(error)) from error
         done = count_children(run_dir) if run_dir else 0
-        is_open = isinstance(self.task, Gain) and self.task.is_open
-        before = TRAININGS if is_open and not (run_dir and stored_identity(run_dir)) else 0
+        before = trainings_before(self.task, run_dir)
         return Estimate(speed, max(0, self.children - done), rescored, self._busy, before)
 
     def _directory(self, run_dir: Path | str | None) -> Path:
@@ -239,37 +237,22 @@ class Search(Configured):
         return workers if self.asynchronous else min(workers, self.learner.batch_size)
 
     def _decided(self, run_dir: Path | None, *, allow_mixed: bool = False, only_try: bool = False) -> 'Search':
-        """The search with what its task leaves open decided, as in its run or by trying: XLA, the ruler of a gain.
+        """The search with what its task leaves open decided, as in its run or by trying."""
+        own = isinstance(self.evaluator, ProcessPool | InProcess)  # a cluster, or a table, has children of the search
+        ways = Ways(self.child, self.evaluator if own else ProcessPool(), self._xla_pays, allow_mixed)
+        return dataclasses.replace(self, task=decided(self.task, run_dir, ways, only_try=only_try))
 
-        Args:
-            run_dir: where to look, and to keep a ruler that has to be found; None for neither.
-            allow_mixed: as of `run`.
-            only_try: find no ruler: what takes as long will do.
-        """
-        stored, task = (stored_identity(run_dir) or ruler_identity(run_dir)) if run_dir else {}, self.task
-        if leaves_xla_open(task):
-            task = with_xla_decided(task, stored, lambda: self._xla_pays)
-        if isinstance(task, Gain) and task.is_open:
-            if 'Gain.reference' in stored:
-                task = dataclasses.replace(task, reference=stored['Gain.reference'], spread=stored['Gain.spread'])
-            elif run_dir is None or only_try:
-                task = task.provisional
-            else:
-                task = with_ruler(task, self.child, self._own_evaluator, run_dir, allow_mixed=allow_mixed)
-        return self if task is self.task else dataclasses.replace(self, task=task)
-
-    @property
-    def _own_evaluator(self) -> Evaluator:
-        """Who trains what is no child of the search: a cluster, or a table, cannot."""
-        return self.evaluator if isinstance(self.evaluator, ProcessPool | InProcess) else ProcessPool()
+    def _xla_pays(self, task: Task) -> bool:
+        """Whether the search takes less time where XLA compiles the trainings of a task; tried once."""
+        if id(task) not in self._tried:
+            setup = dataclasses.replace(self.setup, task=task)
+            self._tried[id(task)] = task, xla_pays(setup, self._typical, self.children / self._busy)
+        return self._tried[id(task)][1]
 
     @cached_property
-    def _xla_pays(self) -> bool:
-        """Whether the search takes less time where XLA compiles its trainings."""
-        setup = self.setup
-        if isinstance(self.task, Gain):
-            setup = dataclasses.replace(setup, task=self.task.provisional)
-        return xla_pays(setup, self._typical, self.children / self._busy)
+    def _tried(self) -> dict[int, tuple[Task, bool]]:
+        """Whether XLA pays, by the identity of tasks, which are kept so that it stays theirs."""
+        return {}
 
     def _search(self, session: '_Session') -> None:
         """Samples, evaluates, learns, saves and logs until the budget is spent."""

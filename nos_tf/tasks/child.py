@@ -122,9 +122,10 @@ class ChildSetup:
         """Returns all that a reward depends on but the machine: name of each part -> JSON value."""
         return {**self.task.identity(), **bindings_of(self.child), **self.vocabulary.identity()}
 
-    def trainer(self) -> 'Trainer':
-        """Returns the procedure at work."""
-        return Trainer(self)
+    def trainer(self) -> Any:
+        """Returns the procedure at work; a task that is several trains in a way of its own."""
+        own = getattr(self.task, 'trainer', None)
+        return own(self) if own else Trainer(self)
 
 
 class Trainer:

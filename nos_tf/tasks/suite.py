@@ -5,13 +5,17 @@ losses differ in size count alike. A `Suite` is several tasks as one, the cheap 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any
 
 import gin
 import tensorflow as tf
 
-from nos_tf.config import Configured, Positive, below
+from nos_tf.config import NOT_EMPTY, Configured, Positive, below
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.tasks.child import ChildSetup, Outcome
 from nos_tf.tasks.task import Task
 
 
@@ -64,7 +68,7 @@ class Gain(Configured):
         """Whether the reference is yet to be found."""
         return self.reference is None
 
-    @property
+    @cached_property
     def provisional(self) -> 'Gain':
         """The task with a reference that is there to try it out: the untrained model."""
         return replace(self, reference=self.untrained, spread=1.0) if self.is_open else self
@@ -125,3 +129,96 @@ class _LoadedGain:
         """Returns the gain, float32 []; what is no number for a loss that is not above zero."""
         loss = -self._task.measure(data, weights, state)
         return tf.math.log(tf.constant(self._gain.reference, tf.float32) / loss) / self._gain.spread
+
+
+@gin.register
+@dataclass(frozen=True)
+class Suite(Configured):
+    """Several tasks as one: the reward of a rule is the mean of its measures.
+
+    Args:
+        tasks: in the order in which a rule meets them, so the cheap ones first; as a rule gains, whose measures are in
+            one unit.
+        hopeless: a rule whose mean so far is not above this is spared the rest, and the mean so far is its reward.
+
+    Raises:
+        ValueError: no task, or one twice.
+    """
+
+    tasks: Annotated[Sequence[Task], NOT_EMPTY] = gin.REQUIRED
+    hopeless: float = -2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for i, task in enumerate(self.tasks):
+            if task in self.tasks[:i]:
+                raise ValueError(f'Suite.tasks: the one with number {i + 1} is there twice ({task})')
+
+    @property
+    def chance(self) -> float | None:
+        """The mean of the measures before training; None where a task has none."""
+        measures = [task.chance for task in self.tasks]
+        return None if None in measures else sum(m for m in measures if m is not None) / len(measures)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns all that a reward depends on but the machine; `of_part` has what is of one task."""
+        parts = {
+            f'{_part(i)}{name}': value for i, task in enumerate(self.tasks) for name, value in task.identity().items()
+        }
+        return {'Suite.tasks': len(self.tasks), 'Suite.hopeless': self.hopeless, **parts}
+
+    def load(self) -> Any:
+        """Raises ValueError: a suite has no model of its own.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f'a suite of {len(self.tasks)} tasks has no model of its own: ask one of its tasks')
+
+    def trainer(self, setup: ChildSetup) -> 'SuiteTrainer':
+        """Returns what trains a child on all tasks."""
+        return SuiteTrainer(self, setup)
+
+    def __str__(self) -> str:
+        return f'{len(self.tasks)} tasks: ' + '; '.join(map(str, self.tasks))
+
+
+class SuiteTrainer:
+    """Trains children on one task after the other.
+
+    Raises:
+        ValueError, FileNotFoundError: as of `Trainer`.
+    """
+
+    def __init__(self, suite: Suite, setup: ChildSetup) -> None:
+        self._suite = suite
+        self._trainers = [replace(setup, task=task).trainer() for task in suite.tasks]
+        self.chance = suite.chance
+
+    def train(self, rule: UpdateRule, seed: int | None = None) -> Outcome:
+        """Returns the outcome of a rule: its sweep has the measure on each task, None for those that it was spared.
+
+        Args:
+            rule: of the vocabulary.
+            seed: another than the procedure's.
+        """
+        measures: list[float] = []
+        seconds = 0.0
+        for trainer in self._trainers:
+            outcome = trainer.train(rule, seed)
+            measures.append(outcome.reward)
+            seconds += outcome.seconds
+            if sum(measures) / len(measures) <= self._suite.hopeless:
+                break
+        spared = (None,) * (len(self._trainers) - len(measures))
+        return Outcome(sum(measures) / len(measures), math.nan, (*measures, *spared), seconds)
+
+
+def of_part(identity: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Returns what an identity has of one task of a suite, by the names that the task has alone."""
+    prefix = _part(number)
+    return {name.removeprefix(prefix): value for name, value in identity.items() if name.startswith(prefix)}
+
+
+def _part(number: int) -> str:
+    return f'Suite.tasks[{number}].'

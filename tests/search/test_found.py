@@ -1,5 +1,7 @@
 """A search without gin, and what it hands out."""
 
+import dataclasses
+import json
 import math
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from nos_tf import Search
+from nos_tf.compare.ruler import ADAM, PANEL
 from nos_tf.controller.learners import RandomSearch
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
@@ -18,7 +21,7 @@ from nos_tf.evaluation.speed import Estimate, Speed, speed_of
 from nos_tf.search import search as search_module
 from nos_tf.store.results import read_run
 from nos_tf.tasks.child import Child
-from nos_tf.tasks.suite import Gain
+from nos_tf.tasks.suite import Gain, Suite
 from tests.tasks.models import make
 
 SPACE = SearchSpace(operands=('g', 'm'), unaries=('x', 'sign'), binaries=('+', 'left'))
@@ -191,11 +194,13 @@ def test_a_stream_is_not_compiled(tmp_path, monkeypatch):
         loss='mse',
         steps=6,
     )
-    assert not searching(tmp_path, task)._xla_pays
+    assert not searching(tmp_path, task)._xla_pays(task)
 
 
 @pytest.mark.slow
 def test_a_gain_finds_its_reference_once_and_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setattr('nos_tf.compare.ruler.ADAM', ADAM[:2])
+    monkeypatch.setattr('nos_tf.compare.ruler.PANEL', PANEL[:4])
     gain = Gain(make('regression', jit_compile=False))
     search = searching(tmp_path / 'run', gain, child=Child((1e-3, 1e-2), refine=True))
     assert search.estimate().speed.per_rule > 0 and not (tmp_path / 'run').exists()
@@ -206,5 +211,30 @@ def test_a_gain_finds_its_reference_once_and_keeps_it(tmp_path, monkeypatch):
     assert best.setup.task.reference == found['Gain.reference'] and best.learning_rate in best.finer
     adam = next(score for score in summary['rescored'] if score['name'] == 'adam')
     assert abs(adam['mean']) < 3  # near the reference
-    monkeypatch.setattr('nos_tf.search.search.with_ruler', lambda *_, **__: pytest.fail('found again'))
+    monkeypatch.setattr('nos_tf.search.decisions.with_ruler', lambda *_, **__: pytest.fail('found again'))
     assert searching(tmp_path / 'run', gain, child=search.child).run()['configuration'] == found
+
+
+@pytest.mark.slow
+def test_a_suite_finds_a_rule_for_several_tasks(tmp_path, monkeypatch):
+    looked_for = []
+
+    def found(gain, child, evaluator, folder, **_):
+        looked_for.append(folder)
+        return dataclasses.replace(gain, reference=1.0, spread=0.5)
+
+    monkeypatch.setattr('nos_tf.search.decisions.with_ruler', found)
+    tasks = [make(kind, jit_compile=False) for kind in ('regression', 'two inputs')]
+    search = searching(tmp_path / 'run', Suite((Gain(tasks[0]), Gain(tasks[1]))))
+    assert search.estimate().before == 2 * 76
+    search.run()
+    assert looked_for == [tmp_path / 'run' / 'ruler' / str(i) for i in range(2)]
+    best = search.best()
+    assert len(best.gains) == 2 and not best.sweep and str(tasks[0]) in str(best)
+    assert best.reward == pytest.approx(sum(best.gains.values()) / 2)
+    with pytest.raises(ValueError, match='a suite has found a rule, and no rate for your model: give one'):
+        best.optimizer()
+    assert best.optimizer(learning_rate=0.5).rule == best.rule
+    json.loads((tmp_path / 'run' / 'summary.json').read_text(), parse_constant=pytest.fail)
+    assert search.report().exists()
+    assert search.run()['trained'] > 0 and len(looked_for) == 2 and search.estimate().before == 0

@@ -13,7 +13,7 @@ from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.keras_task import KerasTask
-from nos_tf.tasks.suite import Gain
+from nos_tf.tasks.suite import Gain, Suite, of_part
 from nos_tf.tasks.task import Task
 from tests.tasks.models import make
 
@@ -90,3 +90,43 @@ def test_a_loss_that_falls_below_zero_ends_in_one_sentence():
     )  # fmt: skip
     with pytest.raises(RunError, match=r'^Gain.task: its loss has become zero or negative'):
         trained(Gain(task, reference=1.0, spread=1.0), UpdateRule.parse('sign(g)'))
+
+
+# Suites
+
+
+@pytest.fixture(scope='module')
+def suite(task):
+    other = make('two inputs', jit_compile=False)
+    return Suite((Gain(task, reference=0.5, spread=0.5), Gain(other, reference=1.0, spread=0.1)), hopeless=-3.0)
+
+
+def test_a_suite_rewards_by_the_mean_of_its_tasks(suite):
+    both = trained(suite)
+    alone = [trained(part).reward for part in suite.tasks]
+    assert both.sweep == tuple(alone) and both.reward == pytest.approx(sum(alone) / 2)
+    assert math.isnan(both.learning_rate)
+    assert suite.chance == pytest.approx(sum(part.chance for part in suite.tasks) / 2)
+
+
+def test_a_rule_that_is_hopeless_on_the_first_task_is_spared_the_others(suite):
+    first = trained(suite.tasks[0]).reward
+    spared = trained(dataclasses.replace(suite, hopeless=first))
+    assert spared.sweep == (first, None) and spared.reward == first
+
+
+def test_a_suite_is_known_by_its_tasks(suite):
+    identity = suite.identity()
+    assert (identity['Suite.tasks'], identity['Suite.hopeless']) == (2, -3.0)
+    for i, part in enumerate(suite.tasks):
+        assert of_part(identity, i) == part.identity()
+    assert identity != dataclasses.replace(suite, tasks=suite.tasks[::-1]).identity()
+
+
+def test_a_suite_says_what_does_not_fit(suite, task):
+    with pytest.raises(ValueError, match=r'^Suite.tasks: the one with number 2 is there twice'):
+        Suite((task, task))
+    with pytest.raises(ValueError, match=r'^Suite.tasks = \(\): must be'):
+        Suite(())
+    with pytest.raises(ValueError, match='a suite of 2 tasks has no model of its own'):
+        suite.load()

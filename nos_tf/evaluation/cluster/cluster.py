@@ -84,6 +84,11 @@ class Cluster(Configured):
         config, self._coordinator = connect(self.start_seconds)
         self._addresses, self.workers = config.workers, len(config.workers)
         self._trainer = setup.trainer()  # not before: to connect renames the device that its tensors are on
+        if not hasattr(self._trainer, 'task'):
+            raise RunError(
+                'Search.evaluator = @Cluster(): the workers of a cluster have one graph, of one task: train a suite by '
+                '@ProcessPool()'
+            )
         if getattr(self._trainer.task, 'is_local', False):
             raise RunError(
                 'Search.evaluator = @Cluster(): the workers of a cluster are sent the data, and cannot call a function '

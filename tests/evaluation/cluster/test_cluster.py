@@ -328,3 +328,5 @@ def test_what_only_this_process_has_is_refused(monkeypatch):
     setup = SimpleNamespace(trainer=lambda: SimpleNamespace(task=SimpleNamespace(is_local=True)))
     with pytest.raises(RunError, match=r'give KerasTask\.train arrays or a dataset, or train by @ProcessPool\(\)'):
         Cluster().start(setup)
+    with pytest.raises(RunError, match=r'of one task: train a suite by @ProcessPool\(\)'):
+        Cluster().start(SimpleNamespace(trainer=SimpleNamespace))
