@@ -15,6 +15,7 @@ import argparse
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -86,7 +87,7 @@ def main() -> None:
         LearningRate(
             task=arguments.task,
             rule=score.name,
-            learning_rate=score.learning_rate,
+            learning_rate=score.learning_rate or math.nan,
             reward_mean=float(np.mean(score.rewards)),
             reward_sd=float(np.std(score.rewards, ddof=1)),
             seeds=arguments.seeds,

@@ -206,7 +206,8 @@ def _checked(binding: str, value: Any, hint: Any, or_none: str = '') -> Any:
             return None
         options = [option for option in get_args(kind) if option is not type(None)]
         return _checked(binding, value, options[0], 'None, or ') if len(options) == 1 else value
-    error = ValueError(f'{binding} = {value!r}: must be {or_none}{_told(kind, limits)}')
+    given = 'is missing' if value is gin.REQUIRED else f'= {value!r}'
+    error = ValueError(f'{binding} {given}: must be {or_none}{_told(kind, limits)}')
     if kind in _KINDS:
         if not _KINDS[kind].holds(value):
             raise error

@@ -103,5 +103,8 @@ def ruler_of(losses: dict[str, np.ndarray], untrained: float) -> Ruler:
     gains = [max(logs[best] - logs[contender], LOWEST) for contender in PANEL]
     spread = float(np.std(gains, ddof=1))
     if not spread > 0:
-        raise RunError('Gain.task: all known rules end with the same loss, and nothing tells rules apart')
+        raise RunError(
+            f'Gain.task: all known rules end with the same loss, {math.exp(logs[best]):g} (untrained {untrained:g}): '
+            'nothing tells them apart; look at learning rates, steps and data'
+        )
     return Ruler(best, float(f'{math.exp(logs[best]):.6g}'), float(f'{spread:.6g}'))

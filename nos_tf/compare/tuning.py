@@ -126,6 +126,8 @@ def tune(
         Progress(*columns, TimeRemainingColumn(), console=output.console()) as progress,
     ):
         due = len(run.due(jobs, lambda *_: True))
+        if due:
+            output.say(f'{title}: {len(jobs)} trainings at all rates, of which {len(jobs) - due} are there')
         bar = progress.add_task(title, total=len(jobs), completed=len(jobs) - due)
         found = run.run(jobs, lambda *_: True, lambda *_: progress.advance(bar))
     return {text: [found[Key(text, ALL_RATES, seed)] for seed in seeds] for text in setup.contenders}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nos_tf.compare.ruler import FOLDER, TRAININGS, with_ruler
+from nos_tf.config import differences
 from nos_tf.evaluation.speed import leaves_xla_open, with_xla_decided
 from nos_tf.store.results import stored_identity
 from nos_tf.store.trainings import training_identity
@@ -66,8 +67,15 @@ def _decided(
         task = with_xla_decided(task, stored, lambda: xla_pays(tried))
     if not (isinstance(task, Gain) and task.is_open):
         return task
-    if 'Gain.reference' in stored:
-        return dataclasses.replace(task, reference=stored['Gain.reference'], spread=stored['Gain.spread'])
+    kept = 'Gain.reference' in stored
     if ways is None or folder is None:
-        return task.provisional
+        return _as_stored(task, stored) if kept else task.provisional
+    inner = task.task.identity()
+    if kept and not training_identity(folder) and not differences({k: stored.get(k) for k in inner}, inner):
+        return _as_stored(task, stored)  # somebody has deleted the trainings
+    # Where all of them are on file this trains nothing, and refuses those of another task or child.
     return with_ruler(task, ways.child, ways.evaluator, folder, allow_mixed=ways.allow_mixed)
+
+
+def _as_stored(task: Gain, stored: Mapping[str, Any]) -> Gain:
+    return dataclasses.replace(task, reference=stored['Gain.reference'], spread=stored['Gain.spread'])

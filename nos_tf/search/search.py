@@ -178,7 +178,7 @@ class Search(Configured):
         """
         run_dir = self._directory(None)
         began = bool(stored_identity(run_dir))
-        return best_of(run_dir, (self._decided(run_dir) if began else self).setup)
+        return best_of(run_dir, (self._decided(run_dir, only_try=True) if began else self).setup)
 
     def results(self) -> Any:
         """Returns all distinct rules, the best first: a `pandas.DataFrame`, or dicts where pandas is not there.

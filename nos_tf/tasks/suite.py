@@ -43,6 +43,8 @@ class Gain(Configured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.task, Gain | Suite):
+            raise ValueError(f'Gain.task: must be a task that measures a loss, and is {self.task}')
         if (self.reference is None) != (self.spread is None):
             raise ValueError(
                 f'Gain.reference = {self.reference}, spread = {self.spread}: give both, or none to have them found'

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from nos_tf.compare.ruler import ADAM, PANEL, SEEDS, find_ruler, ruler_identity, ruler_of, with_ruler
+from nos_tf.compare.ruler import ADAM, PANEL, SEEDS, find_ruler, ruler_of, with_ruler
 from nos_tf.compare.tuning import Tuned, Tuning, TuningSetup
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
+from nos_tf.store.trainings import training_identity
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.suite import Gain
 from tests.tasks.models import make
@@ -74,12 +75,12 @@ def test_what_was_trained_before_an_end_is_not_trained_again(tmp_path, task):
     first = Scripted(losses, dies_after=30)
     with pytest.raises(RunError, match='died'):
         with_ruler(Gain(task), CHILD, first, tmp_path)
-    assert ruler_identity(tmp_path)['KerasTask.jit_compile'] is False
+    assert training_identity(tmp_path)['KerasTask.jit_compile'] is False
     second = Scripted(losses)
     gain = with_ruler(Gain(task), CHILD, second, tmp_path)
     assert len(second.asked) == len(SEEDS) * 38 - 30 and not set(first.asked) & set(second.asked)
     assert (gain.reference, gain.is_open) == (pytest.approx(0.141421, rel=1e-5), False)
-    assert ruler_identity(tmp_path / 'elsewhere') == {}
+    assert training_identity(tmp_path / 'elsewhere') == {}
 
 
 def test_the_ruler_of_another_task_is_refused(tmp_path, task):

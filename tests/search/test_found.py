@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -211,8 +212,30 @@ def test_a_gain_finds_its_reference_once_and_keeps_it(tmp_path, monkeypatch):
     assert best.setup.task.reference == found['Gain.reference'] and best.learning_rate in best.finer
     adam = next(score for score in summary['rescored'] if score['name'] == 'adam')
     assert abs(adam['mean']) < 3  # near the reference
-    monkeypatch.setattr('nos_tf.search.decisions.with_ruler', lambda *_, **__: pytest.fail('found again'))
+    monkeypatch.setattr('nos_tf.compare.tuning.Tuning.train', lambda *_: pytest.fail('trained again'))
     assert searching(tmp_path / 'run', gain, child=search.child).run()['configuration'] == found
+    shutil.rmtree(tmp_path / 'run' / 'ruler')
+    assert searching(tmp_path / 'run', gain, child=search.child).run()['configuration'] == found
+
+
+def test_the_reference_of_another_task_is_not_taken(tmp_path, monkeypatch):
+    """Also where the search before it has no child yet, and its store would take another task."""
+    monkeypatch.setattr('nos_tf.compare.ruler.ADAM', ADAM[:1])
+    monkeypatch.setattr('nos_tf.compare.ruler.PANEL', PANEL[:2])
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    searches = [
+        searching(tmp_path / 'run', Gain(make('regression', jit_compile=False, epochs=epochs)), child=Child((1e-2,)))
+        for epochs in (1, 2)
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(Search, '_search', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            searches[0].run()
+    with pytest.raises(RunError, match=r'ruler holds .*KerasTask\.epochs is 1 there and 2 here'):
+        searches[1].run()
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ def test_an_open_gain_can_be_tried_but_measures_nothing(task):
         ({'reference': 0.0, 'spread': 1.0}, r'^Gain.reference = 0.0: must be None, or a number, above 0$'),
         ({'reference': 1.0, 'spread': -1.0}, r'^Gain.spread = -1.0: must be'),
         ({'reference': 1.0}, r'^Gain.reference = 1.0, spread = None: give both, or none'),
+        ({'task': Gain(make('regression'))}, r'^Gain.task: must be a task that measures a loss, and is the gain over'),
         ({'lowest': 0.0}, r'^Gain.lowest = 0.0: must be a number, below 0$'),
         ({'task': 'digits_mlp'}, r"^Gain.task = 'digits_mlp': must be a Task"),
     ],
