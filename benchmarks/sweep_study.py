@@ -18,6 +18,7 @@ from pathlib import Path
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+import tensorflow as tf
 from builtin_tasks import AnyRate
 from optimizer_step import machine
 
@@ -26,6 +27,7 @@ from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.tasks import builtin
 from nos_tf.tasks.child import Child, ChildSetup
+from nos_tf.tasks.sweep import QUARTERS, refine
 
 TASKS = ('digits_mlp', 'digits_autoencoder', 'deep_tanh', 'diabetes', 'ill_conditioned', 'text_gru', 'digits_convnet')
 RULES = (
@@ -112,12 +114,23 @@ def vertex(left: float, middle: float, right: float) -> int:
     return round(4 * 0.5 * (left - right) / bend) if bend > 0 else 0
 
 
+def as_the_child(ask: Ask, decades: dict[int, float]) -> None:
+    """Asks for what `nos_tf.tasks.sweep.refine` asks for, the best decades first, then halves and quarters."""
+    starts = sorted(decades)
+
+    def measure(rate: tf.Tensor, quarter: tf.Tensor) -> tf.Tensor:
+        return tf.constant(-ask(starts[int(rate)] + QUARTERS[int(quarter)]), tf.float32)
+
+    refine(tf.constant([-decades[k] for k in starts], tf.float32), measure, tf.constant(True))
+
+
 STRATEGIES = {
     'grid of seven': whole_grid,
     'halves, then quarters': halves,
     'golden section': golden,
     'climbing': climbing,
     'parabola, climbing': parabola,
+    'decades, halves, quarters: `Child.refine`': as_the_child,
 }
 
 

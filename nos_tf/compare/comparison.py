@@ -23,7 +23,7 @@ from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.files import write_text
 from nos_tf.optimizers.contender import Contender
 from nos_tf.store.trainings import Key, Training
-from nos_tf.tasks.sweep import rates_near
+from nos_tf.tasks.sweep import QUARTERS, rates_near
 from nos_tf.tasks.training import Recipe, Trained
 
 
@@ -72,8 +72,8 @@ class Comparison(Configured):
         learning_rates: the same for everyone; by default the paper's seven.
         rungs: (epochs, rates that go on, contenders that go on or None for all), in turn, before the whole length.
         seeds: of every training.
-        refine: look finer around the rate that has won: whole trainings at quarter decades from it, until those on both
-            sides of the best are on file and worse, for every contender that has come to the end.
+        refine: look finer around the rate that has won, for every contender that has come to the end: whole trainings
+            at half decades from it until those on both sides of the best are worse, then at the quarters beside it.
         final_seeds: of the better contenders at their best rate; those above `seeds` come in addition.
         final_share: how many are the better ones, as a share; rounded up.
         evaluator: whose processes train.
@@ -205,8 +205,14 @@ class Comparison(Configured):
         for standing in standings(final, self.recipe.epochs, 1):
             near = rates_near(first[standing.contender])
             at = near.index(standing.rate)
-            missing += [(standing.contender, rate) for rate in near[max(0, at - 1) : at + 2]]
-        return [Key(*pair, seed) for seed in range(self.seeds) for pair in missing if pair not in tried]
+            if (at - QUARTERS.index(0)) % 2:
+                continue  # the quarters are done
+            for step in (2, 1):
+                beside = [near[i] for i in (at - step, at + step) if 0 <= i < len(near)]
+                if new := [rate for rate in beside if (standing.contender, rate) not in tried]:
+                    missing += [(standing.contender, rate) for rate in new]
+                    break
+        return [Key(*pair, seed) for seed in range(self.seeds) for pair in missing]
 
 
 def stages(scores: Sequence[Scores]) -> list[Stage]:

@@ -11,7 +11,7 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.tasks.child import ChildSetup, Trainer
 
 ENOUGH = 0.5  # seconds that steps are timed for, at least
-WHOLE = 4  # trainings, about, of a finer look: benchmarks/sweep_study.py
+WHOLE = 5.3  # trainings, about, of a finer look: benchmarks/sweep_study.py
 AUTO, FIELD = 'auto', 'jit_compile'
 
 

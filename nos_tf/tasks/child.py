@@ -24,7 +24,7 @@ from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
 from nos_tf.optimizers import interpreter
 from nos_tf.optimizers.semantics import GivenConstants
-from nos_tf.tasks.sweep import QUARTERS, Progress, Train, climb, of_multiple, pick, race, rates_near
+from nos_tf.tasks.sweep import QUARTERS, Progress, Train, of_multiple, pick, race, rates_near, refine
 from nos_tf.tasks.task import Task
 
 gin.external_configurable(RuleConstants)
@@ -76,9 +76,9 @@ class Child(Configured):
             go on, those of the smallest mean training loss since the rung before. () for none.
         continue_sweep: let the winner go on from where its sweep ended instead of starting anew. Both give the same
             bits, since sweep and training share weights, order and random numbers.
-        refine: look finer around the winner of the sweep: whole trainings at quarter decades from it, until those on
-            both sides of the best are known to be worse. The reward is that of the best. Where the sweep has found no
-            rate better than chance, the winner alone trains. Rules that are equal up to a factor are then one, and
+        refine: look finer around the best rates of the sweep, by whole trainings at half and quarter decades from them
+            (`sweep.refine`). The reward is that of the best. Where the sweep has found no rate better than chance, its
+            winner alone trains. Rules that are equal up to a factor are then one, and
             share a reward: what trains is `UpdateRule.direction`.
         constants: the hyper-parameters of rules.
         seed: of weights, order and random primitives: a part of the procedure, not of the sample.
@@ -211,7 +211,7 @@ class Trainer:
         Raises:
             RunError: the task has measured what is no number.
         """
-        if not np.isfinite(reward) or np.isnan(sweep).any():
+        if not np.isfinite(reward) or reward == tf.float32.min or np.isnan(sweep).any():
             raise RunError(
                 getattr(self.task, 'undefined', '')
                 or 'the task has measured what is no number: its measure must be one whatever the weights are, those '
@@ -225,7 +225,8 @@ class Trainer:
     @property
     def measures(self) -> int:
         """The number of measures that an outcome has room for."""
-        return len(self.child.learning_rates) + len(QUARTERS) * self.child.refine
+        rates = len(self.child.learning_rates)
+        return 2 * rates + len(QUARTERS) if self.child.refine else rates
 
     @cached_property
     def _rates(self) -> Sequence[float]:
@@ -266,27 +267,25 @@ class Trainer:
         progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=steps)
         best = tf.argmax(sweep, output_type=tf.int32)
         if child.refine:
-            return self._refined(sweep, best, lambda rate: measure(train(begun, rate, tf.constant(self.task.steps))[0]))
+            return self._refined(sweep, lambda rate: measure(train(begun, rate, tf.constant(self.task.steps))[0]))
         origin = pick(progress, best) if child.continue_sweep else begun
         winner, _ = train(origin, rates[best], tf.constant(self.task.steps))
         return measure(winner), best, sweep
 
     def _refined(
-        self, sweep: tf.Tensor, best: tf.Tensor, reach: Callable[[tf.Tensor], tf.Tensor]
+        self, sweep: tf.Tensor, reach: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The values of `graph` where the child looks finer around the winner of the sweep.
+        """The values of `graph` where the child looks finer around the best rates of the sweep.
 
         Args:
             sweep: its measures.
-            best: the index of its winner.
             reach: the measure that a whole training at a rate reaches.
         """
-        first = best * len(QUARTERS)
         rates = tf.constant(self._rates, tf.float32)
-        is_open = tf.constant(True) if self.chance is None else sweep[best] > self.chance
-        finer = climb(lambda index: reach(rates[first + index]), is_open)
-        finest = tf.argmax(finer, output_type=tf.int32)
-        return finer[finest], first + finest, tf.concat([sweep, finer], 0)
+        is_open = tf.constant(True) if self.chance is None else tf.reduce_max(sweep) > self.chance
+        whole, finer = refine(sweep, lambda rate, quarter: reach(rates[rate * len(QUARTERS) + quarter]), is_open)
+        rate, quarter = (tf.argmax(measures, output_type=tf.int32) for measures in (whole, finer))
+        return finer[quarter], rate * len(QUARTERS) + quarter, tf.concat([sweep, whole, finer], 0)
 
     def parts(
         self,

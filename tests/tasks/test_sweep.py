@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from nos_tf.optimizers.interpreter import State
-from nos_tf.tasks.sweep import QUARTERS, Progress, bowls, climb, pick, race, rates_near
+from nos_tf.tasks.sweep import QUARTERS, Progress, bowls, pick, race, rates_near, refine
 
 RATES = [1.0, 2.0, 3.0, 4.0]
 
@@ -83,49 +83,78 @@ def test_a_state_may_have_any_structure_and_one_is_picked_whole():
 # The finer look
 
 
-def climbed(lowest, is_open=True, fall=1.0):
-    """The quarters that are measured where the best is at one of them, in their order, and the measures."""
+def refined(sweep, lowest, is_open=True, fall=1.0):
+    """Where whole trainings are measured, as (rate, quarter) in their order; and the measures.
+
+    The rates are decades; the best is so many quarters above the first, and a quarter away costs `fall`.
+    """
     order = []
 
-    def measure(index):
-        quarter = tf.gather(list(QUARTERS), index)
-        tf.py_function(lambda at: order.append(int(at)), [quarter], [])
-        return -fall * tf.abs(tf.cast(quarter - lowest, tf.float32))
+    def measure(rate, quarter):
+        tf.py_function(lambda *at: order.append((int(at[0]), QUARTERS[int(at[1])])), [rate, quarter], [])
+        return -fall * tf.abs(tf.cast(4 * rate + quarter - QUARTERS.index(0) - lowest, tf.float32))
 
-    found = tf.function(lambda: climb(measure, tf.constant(is_open)), autograph=False)()
-    return order, found.numpy()
+    graph = tf.function(lambda: refine(tf.constant(sweep, tf.float32), measure, tf.constant(is_open)), autograph=False)
+    whole, finer = (measures.numpy() for measures in graph())
+    return order, whole, finer
 
 
 @pytest.mark.parametrize(
     ('lowest', 'order'),
-    [(0, [0, -1, 1]), (1, [0, -1, 1, 2]), (-2, [0, -1, -2, -3]), (6, [0, -1, 1, 2, 3, 4, 5, 6])],
+    [
+        (4, [(1, 0), (1, -2), (1, 2), (1, -1), (1, 1)]),
+        (5, [(1, 0), (1, -2), (1, 2), (1, -1), (1, 1)]),
+        (6, [(1, 0), (1, -2), (1, 2), (1, 4), (1, 1), (1, 3)]),
+        (0, [(1, 0), (1, -2), (1, -4), (1, -6), (1, -5), (1, -3)]),
+    ],
 )
-def test_a_finer_look_ends_where_both_neighbours_of_the_best_are_worse(lowest, order):
-    asked, found = climbed(lowest)
+def test_a_finer_look_goes_by_halves_and_then_by_quarters(lowest, order):
+    asked, whole, finer = refined([-50.0, -40.0, -45.0], lowest)
     assert asked == order
-    assert QUARTERS[int(found.argmax())] == lowest
-    assert np.isfinite(found).sum() == len(order)
+    assert 4 + QUARTERS[int(finer.argmax())] == lowest
+    assert np.isfinite(whole).tolist() == [False, True, False] and np.isfinite(finer).sum() == len(order)
 
 
-def test_a_rule_that_is_no_better_than_chance_is_measured_once():
-    asked, found = climbed(3, is_open=False)
-    assert asked == [0] and np.isfinite(found).sum() == 1
+def test_a_rate_that_is_best_early_gives_way_to_one_that_was_better_then_than_it_is_at_the_end():
+    asked, whole, finer = refined([-9.0, -8.0, -2.0], lowest=0, fall=2.0)  # the third ends with -16
+    assert asked[:3] == [(2, 0), (1, 0), (1, -2)]
+    assert whole.tolist() == [-np.inf, -8.0, -16.0] and 4 + QUARTERS[int(finer.argmax())] == 0
 
 
-def test_where_all_are_equally_good_the_smaller_rates_are_looked_at_to_the_end():
-    assert climbed(0, fall=0.0)[0] == [0, -1, -2, -3, -4, -5, -6]
+def test_rates_that_were_given_up_are_not_taken_up_again():
+    asked, *_ = refined([-np.inf, -1.0, -np.inf], lowest=4, fall=3.0)
+    assert {rate for rate, _ in asked} == {1}
+
+
+def test_a_rule_that_is_no_better_than_chance_trains_once():
+    asked, whole, finer = refined([-2.0, -1.0], lowest=7, is_open=False)
+    assert asked == [(1, 0)] and np.isfinite(finer).sum() == np.isfinite(whole).sum() == 1
+
+
+@pytest.mark.parametrize('measured', [-np.inf, np.nan])
+def test_what_is_no_number_is_not_tried_for_ever(measured):
+    sweep = tf.constant([-1.0, -2.0])
+    refine(sweep, lambda rate, quarter: tf.constant(measured, tf.float32), tf.constant(True))
+
+
+def test_where_all_are_equally_good_no_more_is_tried_than_beside_the_first():
+    assert len(refined([0.0, 0.0, 0.0], lowest=0, fall=0.0)[0]) < 8
 
 
 def test_rates_near_one_are_quarter_decades_to_three_digits():
     near = rates_near(0.1)
-    assert near[4:9] == (0.0316, 0.0562, 0.1, 0.178, 0.316)
+    assert near[6:11] == (0.0316, 0.0562, 0.1, 0.178, 0.316)
     assert len(near) == len(QUARTERS) and near[QUARTERS.index(0)] == 0.1
+    assert rates_near(0.12345)[QUARTERS.index(0)] == 0.12345
 
 
 def test_bowls_sort_measures_by_rate():
     rates = (0.01, 0.1, 1.0)
     assert bowls(rates, (0.1, None, 0.3)) == ({0.01: 0.1, 0.1: None, 1.0: 0.3}, {})
-    finer = [None] * len(QUARTERS)
-    finer[5], finer[6] = 0.4, 0.5
-    assert bowls(rates, (0.1, 0.2, None, *finer)) == ({0.01: 0.1, 0.1: 0.2, 1.0: None}, {0.0562: 0.4, 0.1: 0.5})
+    whole, finer = (None, 0.5, 0.2), [None] * len(QUARTERS)
+    finer[7], finer[8] = 0.4, 0.5
+    coarse, trained = bowls(rates, (0.1, 0.2, 0.3, *whole, *finer))
+    assert coarse == {0.01: 0.1, 0.1: 0.2, 1.0: 0.3}
+    assert trained == {0.0562: 0.4, 0.1: 0.5, 1.0: 0.2} and list(trained) == sorted(trained)
+    assert set(bowls(rates, (0.1, 0.2, 0.3, *whole, *finer), 2.0)[1]) == {0.0281, 0.05, 0.5}
     assert bowls(rates, ()) == ({}, {})

@@ -17,7 +17,7 @@ from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.optimizers import interpreter
 from nos_tf.tasks.child import TRAINED, ChildSetup, _Run
 from nos_tf.tasks.convnet import ConvNet
-from nos_tf.tasks.sweep import Progress, bowls, rates_near
+from nos_tf.tasks.sweep import Progress, bowls
 from tests.tasks.keras_twin import flat, keras_model, set_statistics, set_weights, statistics_of
 from tests.tasks.small import CHILD, TASK
 
@@ -334,9 +334,9 @@ def test_a_finer_look_rewards_the_best_of_whole_trainings_whose_neighbours_are_w
     assert outcome.reward == finer[outcome.learning_rate] == max(finer.values())
     alone = trainer_of(dataclasses.replace(fine, learning_rates=(outcome.learning_rate,), refine=False))
     assert alone.train(parse('sgd')).reward == outcome.reward
-    rates, near = list(finer), rates_near(max(sweep, key=sweep.get))
-    assert rates == [rate for rate in near if rates[0] <= rate <= rates[-1]] and near[6] in rates
-    assert outcome.learning_rate == near[-1] or finer[rates[rates.index(outcome.learning_rate) + 1]] <= outcome.reward
+    below, above = (sorted(finer)[sorted(finer).index(outcome.learning_rate) + i] for i in (-1, 1))
+    assert finer[below] < outcome.reward >= finer[above]
+    assert above / below == pytest.approx(10**0.5, rel=0.01)
     twice = trainer.train(parse('g + g'))
     assert (twice.reward, twice.sweep) == (outcome.reward, outcome.sweep)
     assert twice.learning_rate == pytest.approx(outcome.learning_rate / 2, rel=5e-3)
