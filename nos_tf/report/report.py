@@ -158,9 +158,14 @@ def _task(run: Run) -> Iterator[str]:
     """Yields a sentence on the task and the procedure, if children were trained."""
     if run.task and 'Child.learning_rates' in run.configuration:
         rates, sweep = (run.configuration[f'Child.{name}'] for name in ('learning_rates', 'sweep_epochs'))
+        to_the_end = 'at the best one to the end; the reward is what is measured then'
+        if run.configuration.get('Child.refine'):
+            to_the_end = (
+                'to the end at half and quarter decades around the best; the reward is what the best of these reaches'
+            )
         yield (
             f'The task: {run.task}. Each rule trains at each of {len(rates)} learning rates for {sweep} '
-            f'epoch{"s" * (sweep > 1)}, and at the best one to the end; the reward is what is measured then.'
+            f'epoch{"s" * (sweep > 1)}, and {to_the_end}.'
         )
 
 

@@ -183,6 +183,8 @@ def test_the_page_says_what_the_task_was_whatever_it_is(tmp_path, page):
     assert told in ' '.join(page.text.split())
     fill(tmp_path / 'once', configuration={**CONFIGURATION, 'Child.sweep_epochs': 1})
     assert 'learning rates for 1 epoch, and' in report.write(tmp_path / 'once').read_text(encoding='utf-8')
+    fill(tmp_path / 'finer', configuration={**CONFIGURATION, 'Child.refine': True})
+    assert 'at half and quarter decades around the best' in report.write(tmp_path / 'finer').read_text(encoding='utf-8')
     fill(tmp_path / 'table', configuration={'Table.path': 'somewhere'})
     assert 'The task' not in report.write(tmp_path / 'table').read_text(encoding='utf-8')
 
