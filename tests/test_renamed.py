@@ -38,9 +38,13 @@ OF_RECIPE = {
 }
 
 
+LATER = ('Child.refine',)  # names that came since
+
+
 @pytest.mark.parametrize(('before', 'today'), [(OF_CHILD, SETUP), (OF_RECIPE, RECIPE)])
 def test_an_identity_of_before_is_that_of_today(before, today):
-    assert renamed(before) == json.loads(json.dumps(today.identity()))
+    known_then = json.loads(json.dumps({k: v for k, v in today.identity().items() if k not in LATER}))
+    assert renamed(before) == known_then
     assert differences(renamed(before), today.identity()) == ''
 
 

@@ -36,7 +36,7 @@ def main() -> None:
         def __init__(self) -> None:
             self.data = (tf.constant([1.0, 2.0]), tf.constant([3]))
             self.task, self.chance, self.vocabulary = None, 0.1, Vocabulary(1)
-            self.child = SimpleNamespace(learning_rates=(0.1, 1.0))
+            self.measures, self.ids_of = 2, self.vocabulary.ids_of
 
         def start(self, seed):
             return tf.constant([seed], tf.float32), ()
@@ -48,7 +48,7 @@ def main() -> None:
                 reward = start[0][0] / 100 + 0.0 * total
             return reward, tf.constant(1), tf.stack([reward, values[1]])
 
-        def outcome(self, reward, rate, accuracies, seconds):
+        def outcome(self, rule, reward, rate, accuracies, seconds):
             return Outcome(float(reward), 0.1 * int(rate), tuple(map(float, accuracies)), seconds)
 
     def run() -> None:
