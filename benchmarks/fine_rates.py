@@ -10,6 +10,7 @@ With --search the best rules of a run are there too. What was trained is kept.
 """
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,11 @@ def columns(measures: dict[str, np.ndarray]) -> dict[str, list[str]]:
     ps = holm({text: difference.p for text, difference in differences.items() if text != REFERENCE})
     cells = {}
     for text, (mean, half_width, _) in differences.items():
-        compared = ['', ''] if text == REFERENCE else [f'{mean:+.4f} ± {half_width:.4f}', f'{ps[text]:.2g}']
+        compared = (
+            ['', '']
+            if text == REFERENCE
+            else [f'{mean:+.4f} ± {half_width:.4f}', '–' if math.isnan(ps[text]) else f'{ps[text]:.2g}']
+        )
         cells[text] = [f'{measures[text].mean():.4f}', *compared]
     return cells
 

@@ -124,13 +124,13 @@ class Bowl(Late):
         return [(job, trained(*[0.9 - abs(math.log10(job.rate) - EXPONENTS[job.contender]) / 10] * job.length))]
 
 
-def test_finer_rates_are_tried_until_both_neighbours_of_the_best_are_worse(tmp_path):
+def test_half_decades_are_tried_until_those_beside_the_best_are_worse_and_then_the_quarters(tmp_path):
     arguments = {'contenders': (SGD, ADAM), 'learning_rates': (0.01, 0.1, 1.0), 'rungs': ((1, 1),), 'refine': True}
     first, again = Bowl(), Bowl()
     standing = comparison(**arguments, evaluator=first, final_seeds=2).run(tmp_path)
     assert [(s.contender, s.rate, len(s.runs)) for s in standing] == [(SGD, 0.562, 2), (ADAM, 0.0316, 1)]
     whole = {(job.contender, job.rate) for job in first.jobs if job.length == 3}
-    assert {rate for contender, rate in whole if contender == SGD} == {0.316, 0.562, 1.0, 1.78}
+    assert {rate for contender, rate in whole if contender == SGD} == {0.316, 0.562, 1.0, 1.78, 3.16}
     assert {rate for contender, rate in whole if contender == ADAM} >= {0.0178, 0.0316, 0.0562}
     assert comparison(**arguments, evaluator=again, final_seeds=2).run(tmp_path) == standing and not again.jobs
     assert json.loads((tmp_path / 'summary.json').read_text())['configuration']['Comparison.refine'] is True
