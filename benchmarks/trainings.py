@@ -233,7 +233,7 @@ def _train(training: Training) -> Outcome:
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
-    """What both benchmarks are told."""
+    """Returns a parser of the arguments that both benchmarks take."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gin_files', nargs='+', default=['gin/cifar10_small.gin'])
     parser.add_argument('--gin_bindings', nargs='+', default=[])

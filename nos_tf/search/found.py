@@ -62,17 +62,14 @@ class Found:
             **arguments: of `NOSOptimizer`.
         """
         rate = self.learning_rate if learning_rate is None else learning_rate
-        if isinstance(self.setup.task, Suite):
-            if math.isnan(rate):
-                raise ValueError('learning_rate = None: a suite has found a rule, and no rate for your model: give one')
-            more = {'total_steps': steps} if self.rule.reads_progress else {}
-            return NOSOptimizer(self.rule, rate, **{**asdict(self.setup.child.constants), **more, **arguments})
+        if math.isnan(rate):
+            raise ValueError('learning_rate = None: a suite has found a rule, and no rate for your model: give one')
         arguments = {**asdict(self.setup.child.constants), **arguments}
-        task = self.setup.task.load()
+        task: Any = None if isinstance(self.setup.task, Suite) else self.setup.task.load()
         if hasattr(task, 'optimizer'):
             return task.optimizer(self.rule, rate, steps, **arguments)
         if self.rule.reads_progress:
-            arguments.setdefault('total_steps', steps or task.steps)
+            arguments.setdefault('total_steps', steps or getattr(task, 'steps', None))
         return NOSOptimizer(self.rule, rate, **arguments)
 
     def __str__(self) -> str:
@@ -86,20 +83,14 @@ class Found:
             lines.append(
                 f'difference            {self.score.difference:+.4g} ± {self.score.difference_half_width:.2g}, paired'
             )
-        told = [] if self.gains else _bowl('sweep', self.sweep, self.learning_rate)
-        if self.gains:
-            told = [f'{_spared(gain):>8}  {task}' for task, gain in self.gains.items()]
-        elif self.finer:
-            told += ['', *_bowl('training', self.finer, self.learning_rate)]
-        return '\n'.join([*lines, '', *told])
+        told = [f'{"spared" if gain is None else f"{gain:+.3f}":>8}  {task}' for task, gain in self.gains.items()]
+        for name, bowl in (('sweep', self.sweep), ('training', self.finer)):
+            told += ['', *_bowl(name, bowl, self.learning_rate)] if bowl else []
+        return '\n'.join([*lines, *([''] if self.gains else []), *told])
 
 
 def _interval(score: Score) -> str:
     return f'{score.mean:.4g} ± {score.half_width:.2g}'
-
-
-def _spared(gain: float | None) -> str:
-    return 'spared' if gain is None else f'{gain:+.3f}'
 
 
 def _bowl(name: str, measures: Mapping[float, float | None], best: float) -> list[str]:

@@ -244,14 +244,14 @@ class Search(Configured):
 
     def _xla_pays(self, task: Task) -> bool:
         """Whether the search takes less time where XLA compiles the trainings of a task; tried once."""
-        if id(task) not in self._tried:
+        if task not in self._xla_choices:
             setup = dataclasses.replace(self.setup, task=task)
-            self._tried[id(task)] = task, xla_pays(setup, self._typical, self.children / self._busy)
-        return self._tried[id(task)][1]
+            self._xla_choices[task] = xla_pays(setup, self._typical, self.children / self._busy)
+        return self._xla_choices[task]
 
     @cached_property
-    def _tried(self) -> dict[int, tuple[Task, bool]]:
-        """Whether XLA pays, by the identity of tasks, which are kept so that it stays theirs."""
+    def _xla_choices(self) -> dict[Task, bool]:
+        """Whether XLA pays, by task, so that `run` need not try again what `estimate` has tried."""
         return {}
 
     def _search(self, session: '_Session') -> None:

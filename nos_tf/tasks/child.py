@@ -78,8 +78,8 @@ class Child(Configured):
             bits, since sweep and training share weights, order and random numbers.
         refine: look finer around the best rates of the sweep, by whole trainings at half and quarter decades from them
             (`sweep.refine`). The reward is that of the best. Where the sweep has found no rate better than chance, its
-            winner alone trains. Rules that are equal up to a factor are then one, and
-            share a reward: what trains is `UpdateRule.direction`.
+            winner alone trains. Rules that are equal up to a factor are then one, and share a reward: what trains is
+            `UpdateRule.direction`.
         constants: the hyper-parameters of rules.
         seed: of weights, order and random primitives: a part of the procedure, not of the sample.
 
@@ -239,28 +239,17 @@ class Trainer:
         """How often the graph was traced: once, whatever the rules."""
         return self._outcome.experimental_get_tracing_count()
 
-    def graph(
-        self,
-        token_ids: tf.Tensor,
-        seed: tf.Tensor,
-        start: tuple[tf.Tensor, Any],
-        data: Any,
-        constants: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def graph(self, *given: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The training of one child, to be traced once and run anywhere: it holds no variable and no data.
 
         Args:
-            token_ids: int32 [5n], of a canonical rule.
-            seed: int32 [].
-            start: `start` of the seed.
-            data: `data`.
-            constants: float32 [11], `GivenConstants.values_of` them; None for those of the procedure.
+            *given: as of `parts`.
 
         Returns:
             reward [], index of the winning rate [], `measures` of rates, -inf where one was given up or not tried.
         """
         child = self.child
-        begun, train, measure = self.parts(token_ids, seed, start, data, constants)
+        begun, train, measure = self.parts(*given)
         rates = tf.constant(child.learning_rates, tf.float32)
         steps = self.sweep_steps
         rungs = [(max(1, round(share * steps)), remaining) for share, remaining in child.rungs]
@@ -281,8 +270,8 @@ class Trainer:
             sweep: its measures.
             reach: the measure that a whole training at a rate reaches.
         """
-        rates = tf.constant(self._rates, tf.float32)
-        is_open = tf.constant(True) if self.chance is None else tf.reduce_max(sweep) > self.chance
+        rates, untrained = tf.constant(self._rates, tf.float32), getattr(self.task, 'untrained', self.chance)
+        is_open = tf.constant(True) if untrained is None else tf.reduce_max(sweep) > untrained
         whole, finer = refine(sweep, lambda rate, quarter: reach(rates[rate * len(QUARTERS) + quarter]), is_open)
         rate, quarter = (tf.argmax(measures, output_type=tf.int32) for measures in (whole, finer))
         return finer[quarter], rate * len(QUARTERS) + quarter, tf.concat([sweep, whole, finer], 0)
@@ -295,7 +284,14 @@ class Trainer:
         data: Any,
         constants: tf.Tensor | None = None,
     ) -> tuple[Progress, Train, Callable[[Progress], tf.Tensor]]:
-        """Returns what `graph`, whose arguments these are, consists of.
+        """Returns what `graph` consists of.
+
+        Args:
+            token_ids: int32 [5n], of a canonical rule.
+            seed: int32 [].
+            start: `start` of the seed.
+            data: `data`.
+            constants: float32 [11], `GivenConstants.values_of` them; None for those of the procedure.
 
         Returns:
             the model before training; what trains a model (`race.Train`); and what measures one.

@@ -87,11 +87,11 @@ class Gain(Configured):
 
     @property
     def chance(self) -> float:
-        """The measure before training."""
-        return self.of_loss(self.untrained)
+        """The reward of a model that has learned nothing."""
+        return max(self.of_loss(self.untrained), self.lowest)
 
     def of_loss(self, loss: float) -> float:
-        """Returns the measure of a loss above zero."""
+        """Returns the measure of a loss above zero, not clipped."""
         if self.reference is None or self.spread is None:
             raise ValueError('Gain.reference = None: it is not known yet, a search finds it before its first rule')
         return math.log(self.reference / loss) / self.spread
@@ -103,7 +103,6 @@ class Gain(Configured):
 
     def load(self) -> '_LoadedGain':
         """Returns the task with its data."""
-        self.of_loss(self.untrained)  # what is unfit is said now
         return _LoadedGain(self)
 
     def __str__(self) -> str:
@@ -120,6 +119,7 @@ class _LoadedGain:
 
     def __init__(self, gain: Gain) -> None:
         self._gain, self._task, self.lowest = gain, gain.task.load(), gain.lowest
+        self.untrained = gain.of_loss(gain.untrained)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
@@ -158,7 +158,7 @@ class Suite(Configured):
 
     @property
     def chance(self) -> float | None:
-        """The mean of the measures before training; None where a task has none."""
+        """The reward of models that have learned nothing; None where a task has none."""
         measures = [task.chance for task in self.tasks]
         return None if None in measures else sum(m for m in measures if m is not None) / len(measures)
 
@@ -170,7 +170,7 @@ class Suite(Configured):
         return {'Suite.tasks': len(self.tasks), 'Suite.hopeless': self.hopeless, **parts}
 
     def load(self) -> Any:
-        """Raises ValueError: a suite has no model of its own.
+        """Refuses: a suite has no model of its own.
 
         Raises:
             ValueError: always.

@@ -1,8 +1,8 @@
 """The sweep of learning rates (Section 4.2) as a race, and the finer look around its best rates.
 
 In the race each rate has a model of its own, which waits at a rung until all rates have come there, and rates that fall
-behind may be given up; without rungs they run one after the other to the end. The finer look trains to
-the end at half and quarter decades around the best.
+behind may be given up; without rungs they run one after the other to the end. The finer look trains to the end at half
+and quarter decades around the best.
 """
 
 from collections.abc import Callable, Sequence

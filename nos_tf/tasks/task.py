@@ -47,7 +47,7 @@ class LoadedTask(Protocol):
     - `decay`, float32 [P], how much of itself each weight loses before an update, times the learning rate;
     - `jit_compile`, True where XLA is to compile training and measure;
     - `is_local`, True where its functions of tensors read what only this process has;
-    - `lowest`, where a reward is clipped;
+    - `lowest`, where a reward is clipped, and `untrained`, the measure before training, which is not;
     - `undefined`, a sentence for a measure that is no number;
     - `failure`, a sentence where a function of tensors has failed in Python, else '';
     - `optimizer(rule, learning_rate, steps, **arguments)`, which trains a model as the task does.

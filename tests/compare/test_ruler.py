@@ -15,6 +15,7 @@ from nos_tf.errors import RunError
 from nos_tf.store.trainings import training_identity
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.suite import Gain
+from tests.scripted import Scripted
 from tests.tasks.models import make
 
 CHILD = Child((1e-3, 1e-2))
@@ -25,32 +26,19 @@ def task():
     return make('regression', jit_compile=False)
 
 
-class Scripted:
-    """An evaluator that knows the loss of each optimizer, and dies after so many."""
-
-    workers = 1
+class Known(Scripted):
+    """Knows the loss of each optimizer, and dies after so many."""
 
     def __init__(self, losses, dies_after=None):
-        self.losses, self.dies_after, self.asked = losses, dies_after, []
-
-    def identity(self, setup):
-        return setup.identity()
-
-    def start(self, setup):
-        self.queue = []
-
-    def submit(self, job):
-        self.queue.append(job)
+        super().__init__()
+        self.losses, self.dies_after, self.ended = losses, dies_after, []
 
     def collect(self):
-        if len(self.asked) == self.dies_after:
+        if len(self.ended) == self.dies_after:
             raise RunError('died')
         job = self.queue.pop(0)
-        self.asked.append(job)
+        self.ended.append(job)
         return [(job, Tuned(-self.losses(job), 0.1, (None, 0.5), 1.0))]
-
-    def close(self):
-        pass
 
 
 def losses(job):
@@ -63,30 +51,30 @@ def losses(job):
 
 
 def test_the_reference_is_the_best_setting_of_adam_and_the_spread_that_of_the_panel(tmp_path, task):
-    evaluator = Scripted(losses)
+    evaluator = Known(losses)
     ruler = find_ruler(task, 1.0, CHILD, evaluator, tmp_path)
     assert ruler.adam == 'adam with beta_1=0.8, beta_2=0.95, epsilon=0.0001'
     assert ruler.reference == pytest.approx(0.1 * math.sqrt(2), rel=1e-5)  # the geometric mean of the seeds
     assert ruler.spread == pytest.approx(np.std([i % 4 / 4 for i in range(20)], ddof=1), rel=1e-5)
-    assert len(evaluator.asked) == len(SEEDS) * (18 + 20)
+    assert len(evaluator.ended) == len(SEEDS) * (18 + 20)
 
 
 def test_what_was_trained_before_an_end_is_not_trained_again(tmp_path, task):
-    first = Scripted(losses, dies_after=30)
+    first = Known(losses, dies_after=30)
     with pytest.raises(RunError, match='died'):
         with_ruler(Gain(task), CHILD, first, tmp_path)
     assert training_identity(tmp_path)['KerasTask.jit_compile'] is False
-    second = Scripted(losses)
+    second = Known(losses)
     gain = with_ruler(Gain(task), CHILD, second, tmp_path)
-    assert len(second.asked) == len(SEEDS) * 38 - 30 and not set(first.asked) & set(second.asked)
+    assert len(second.ended) == len(SEEDS) * 38 - 30 and not set(first.ended) & set(second.ended)
     assert (gain.reference, gain.is_open) == (pytest.approx(0.141421, rel=1e-5), False)
     assert training_identity(tmp_path / 'elsewhere') == {}
 
 
 def test_the_ruler_of_another_task_is_refused(tmp_path, task):
-    find_ruler(task, 1.0, CHILD, Scripted(losses), tmp_path)
+    find_ruler(task, 1.0, CHILD, Known(losses), tmp_path)
     with pytest.raises(RunError, match='KerasTask.epochs is'):
-        find_ruler(make('regression', epochs=3, jit_compile=False), 1.0, CHILD, Scripted(losses), tmp_path)
+        find_ruler(make('regression', epochs=3, jit_compile=False), 1.0, CHILD, Known(losses), tmp_path)
 
 
 @pytest.mark.parametrize(

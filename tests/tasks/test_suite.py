@@ -14,6 +14,7 @@ from nos_tf.errors import RunError
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.keras_task import KerasTask
 from nos_tf.tasks.suite import Gain, Suite, of_part
+from nos_tf.tasks.sweep import bowls
 from nos_tf.tasks.task import Task
 from tests.tasks.models import make
 
@@ -35,9 +36,13 @@ def test_a_gain_is_the_log_of_reference_over_loss_in_units_of_the_spread(task):
     assert isinstance(gain, Task)
     assert trained(gain).reward == pytest.approx(math.log(2) / 0.5, rel=1e-5)
     assert trained(gain).learning_rate == trained(task).learning_rate
-    assert gain.chance == pytest.approx(math.log(2 * loss / -task.chance) / 0.5)
-    far = trained(dataclasses.replace(gain, reference=loss / 1e9))
-    assert far.reward == gain.lowest == -3.0
+    assert gain.load().untrained == pytest.approx(math.log(2 * loss / -task.chance) / 0.5)
+    assert gain.chance == max(gain.load().untrained, -3.0)
+    hard = dataclasses.replace(gain, reference=loss / 1e9)
+    far = trained(hard)
+    assert far.reward == hard.lowest == hard.chance == -3.0
+    fine = ChildSetup(Child((1e-3, 1e-2), refine=True), hard, Vocabulary(1)).trainer().train(ADAM)
+    assert len(bowls((1e-3, 1e-2), fine.sweep)[1]) > 4  # it has learned, though its reward is clipped
     assert max(far.sweep) < -40 and far.sweep[0] != far.sweep[1]  # or the best rate could not be told
 
 
