@@ -23,7 +23,7 @@ from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.files import write_text
 from nos_tf.optimizers.contender import Contender
 from nos_tf.store.trainings import Key, Training
-from nos_tf.tasks.sweep import QUARTERS, rates_near
+from nos_tf.tasks.sweep import finer_rates
 from nos_tf.tasks.training import Recipe, Trained
 
 
@@ -200,18 +200,10 @@ class Comparison(Configured):
             final: whole trainings.
             first: the rate of each contender that has won among `learning_rates`.
         """
-        tried = {(key.contender, key.rate) for key in final}
-        missing = []
-        for standing in standings(final, self.recipe.epochs, 1):
-            near = rates_near(first[standing.contender])
-            at = near.index(standing.rate)
-            if (at - QUARTERS.index(0)) % 2:
-                continue  # the quarters are done
-            for step in (2, 1):
-                beside = [near[i] for i in (at - step, at + step) if 0 <= i < len(near)]
-                if new := [rate for rate in beside if (standing.contender, rate) not in tried]:
-                    missing += [(standing.contender, rate) for rate in new]
-                    break
+        scores: dict[str, dict[float, float]] = {contender: {} for contender in first}
+        for standing in standings(final, self.recipe.epochs, len(final)):
+            scores[standing.contender][standing.rate] = score(standing, self.recipe.epochs)
+        missing = [(text, rate) for text, tried in scores.items() for rate in finer_rates(tried, first[text])]
         return [Key(*pair, seed) for seed in range(self.seeds) for pair in missing]
 
 

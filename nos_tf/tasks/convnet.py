@@ -8,7 +8,7 @@ fused operation of TensorFlow; that of Keras, which takes several, costs half as
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -215,6 +215,10 @@ class ImageClassification(Configured):
         """Returns the task with its images."""
         return _Loaded(self)
 
+    def of_steps(self, steps: int) -> 'ImageClassification':
+        """Returns the task with as many epochs as have so many updates."""
+        return replace(self, epochs=math.ceil(steps / self.load().steps_per_epoch))
+
     def __str__(self) -> str:
         count = 'all' if self.train_examples is None else f'{self.train_examples:,}'
         source = {k.partition('.')[2]: v for k, v in bindings_of(self.images).items() if v is not None}
@@ -249,6 +253,7 @@ class _Loaded:
             raise ValueError(f'ImageClassification.batch_size = {task.batch_size}: must divide {count} examples')
         self.classes, self.steps_per_epoch = images.classes, count // task.batch_size
         self.steps = task.epochs * self.steps_per_epoch
+        self.variables = list(task.network.shapes(self.shape, self.classes).items())
         parts = train, images.validation
         self.data = _Data(*(_Examples(tf.constant(part.images), tf.constant(part.labels)) for part in parts))
 

@@ -139,6 +139,10 @@ class KerasTask(Configured):
         loaded.task, loaded.jit_compile = task, jit_compile
         return task
 
+    def of_steps(self, steps: int) -> 'KerasTask':
+        """Returns the task with a training of so many updates, over which its schedule goes."""
+        return replace(self, steps=steps, epochs=None)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != '_loaded'}  # tensors stay here
 
@@ -198,6 +202,7 @@ class _Loaded:
                 names = ', '.join(sorted({weight.name for weight in self._weights}))
                 raise ValueError(f'KerasTask.no_decay has {word!r}, which no variable is called: there are {names}')
         self._sizes = [math.prod(variable.shape) for variable in self._weights]
+        self.variables = [(variable.name, tuple(variable.shape)) for variable in self._weights]
         self._shapes = [(tuple(v.shape), v.dtype) for v in (*self._weights, *self._others)]
         self._metric, self._sign = self._get_metric()
         kept = [tf.identity(variable.value) for variable in self.model.variables]

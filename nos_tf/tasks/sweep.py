@@ -5,7 +5,7 @@ behind may be given up; without rungs they run one after the other to the end. T
 and quarter decades around the best.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -152,6 +152,25 @@ def refine(
 def rates_near(rate: float) -> tuple[float, ...]:
     """Returns the rates that the finer look may try: one, and those around it to three digits, as people write them."""
     return tuple(_to_three_digits(rate * 10 ** (quarter / 4)) if quarter else rate for quarter in QUARTERS)
+
+
+def finer_rates(measures: Mapping[float, float], centre: float) -> list[float]:
+    """Returns the rates to try next around one: half decades from the best, then quarters beside it; [] at the end.
+
+    Args:
+        measures: of all rates that were tried.
+        centre: where the look began, one of them.
+    """
+    near = rates_near(centre)
+    best = max((rate for rate in near if rate in measures), key=measures.__getitem__)
+    at = near.index(best)
+    if (at - QUARTERS.index(0)) % 2:
+        return []  # the quarters are done
+    for step in (2, 1):
+        beside = [near[i] for i in (at - step, at + step) if 0 <= i < len(near)]
+        if new := [rate for rate in beside if rate not in measures]:
+            return new
+    return []
 
 
 def of_multiple(rate: float, factor: float) -> float:

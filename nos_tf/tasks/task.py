@@ -20,7 +20,11 @@ class Gradient(NamedTuple):
 
 @runtime_checkable
 class Task(Protocol):
-    """A task as a value: small, and the same wherever it is unpickled."""
+    """A task as a value: small, and the same wherever it is unpickled.
+
+    One that optimizers are to be compared on has `of_steps(steps)` too, which returns the task with a training of at
+    least so many updates, whose first updates see the same examples.
+    """
 
     @property
     def chance(self) -> float | None:
@@ -50,7 +54,8 @@ class LoadedTask(Protocol):
     - `lowest`, where a reward is clipped, and `untrained`, the measure before training, which is not;
     - `undefined`, a sentence for a measure that is no number;
     - `failure`, a sentence where a function of tensors has failed in Python, else '';
-    - `optimizer(rule, learning_rate, steps, **arguments)`, which trains a model as the task does.
+    - `optimizer(rule, learning_rate, steps, **arguments)`, which trains a model as the task does;
+    - `variables`, name and shape of the parts that the weights consist of, for optimizers that read shapes.
     """
 
     data: Any  # tensors, in whatever structure; the functions of tensors below are given them

@@ -1,0 +1,370 @@
+"""Which optimizer is better here? Everyone tuned with the same effort, on seeds of its own; then timed on fresh ones.
+
+How many times faster than the reference an optimizer reaches the loss that the reference ends with is read by
+`nos_tf.compare.speedups`. The reference itself, on other seeds, is one more contender: the null control, which must
+read 1.00 within its interval.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import gin
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nos_tf import output
+from nos_tf.compare.bench_result import BenchResult, TaskResult, best_of, write_curves
+from nos_tf.compare.curves import Curve, CurveSetup, Own
+from nos_tf.compare.trainings import TrainingRun
+from nos_tf.config import NOT_EMPTY, Configured, Count, Positive, bindings_of
+from nos_tf.errors import RunError
+from nos_tf.evaluation.jobs import Evaluator
+from nos_tf.evaluation.machine import is_of_machine, use_one_cpu_thread
+from nos_tf.evaluation.pool import ProcessPool
+from nos_tf.files import write_text
+from nos_tf.optimizers.contender import Contender
+from nos_tf.optimizers.schedule import SCHEDULES
+from nos_tf.store.trainings import Key, Training, TrainingStore
+from nos_tf.tasks.suite import Gain, Suite
+from nos_tf.tasks.sweep import finer_rates
+from nos_tf.tasks.task import Task, check_backend
+
+NULL = 'null control'
+MEASURES = 20  # in as many updates as the reference has
+LADDER = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0)  # budgets where a learning rate follows a schedule, times that of the task
+TUNING, JUDGED, NULL_SEEDS = 800_000, 810_000, 820_000  # where seeds begin, which searches leave alone
+CHOICES = {
+    'beta_2': (0.95, 0.99, 0.999),
+    'rho': (0.9, 0.95, 0.99),
+    'beta_1': (0.8, 0.9, 0.95),
+    'momentum': (0.8, 0.9, 0.95),
+}
+"""The values of the one hyper-parameter that is tuned beside the learning rate: the first that an optimizer reads."""
+
+CONTENDERS = ('keras.AdamW', 'keras.SGD with momentum=0.9', 'keras.RMSprop', 'keras.Lion', 'adam_powersign')
+
+
+@gin.configurable
+@dataclass
+class Bench(Configured):
+    """Compares optimizers on tasks.
+
+    Args:
+        tasks: by name; a `Suite` stands for its tasks, and a `Gain` for the task whose loss it compares.
+        contenders: optimizers as text (`nos_tf.optimizers.contender`), or a mapping of names to texts or to functions
+            of a learning rate that return a Keras optimizer. A function is on file by its name: one that has changed
+            needs another.
+        reference: whose loss the others are to reach; a contender in any case, and once more as null control.
+        learning_rates: the same for everyone; around the best one, half and quarter decades are tried.
+        choices: hyper-parameter -> values; of each optimizer the first of them is tuned that it reads and that its
+            text does not give. A momentum of `keras.SGD` is tuned if the text gives one. {} for none.
+        tuning_seeds: on which rates and hyper-parameters are chosen, by the mean loss at the end.
+        seeds: fresh ones, on which everyone is judged.
+        schedule: of the learning rate, 'constant', or 'linear' or 'cosine' to zero. With the latter, or a rule that
+            reads how much of the training is done, no training goes on beyond its end: trainings of half to twice as
+            many updates are held against each other.
+        evaluator: whose processes train.
+
+    Raises:
+        ValueError: a value out of range, an unknown optimizer, or two that are one; the message names the binding.
+    """
+
+    tasks: Annotated[Mapping[str, Any], NOT_EMPTY] = gin.REQUIRED
+    contenders: Any = CONTENDERS
+    reference: str = 'keras.AdamW'
+    learning_rates: Annotated[Sequence[Positive], NOT_EMPTY] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    choices: Mapping[str, Any] = field(default_factory=lambda: CHOICES)
+    tuning_seeds: Count = 2
+    seeds: Count = 5
+    schedule: str = 'constant'
+    evaluator: Evaluator = field(default_factory=ProcessPool)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f'Bench.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
+        self.learning_rates = tuple(sorted({float(rate) for rate in self.learning_rates}))
+        self.tasks = dict(self._single_tasks())
+        self._entries = self._checked()
+
+    def quick(self) -> 'Bench':
+        """Has learning rates alone tuned, on one seed, and three judge: a fraction of the time. Returns itself."""
+        self.choices, self.tuning_seeds, self.seeds = {}, 1, 3
+        self._entries = self._checked()
+        return self
+
+    def _single_tasks(self) -> Iterator[tuple[str, Task]]:
+        for name, task in self.tasks.items():
+            parts = task.tasks if isinstance(task, Suite) else (task,)
+            for i, part in enumerate(parts):
+                inner = part.task if isinstance(part, Gain) else part
+                at = name if len(parts) == 1 else f'{name}-{i + 1}'
+                if not isinstance(inner, Task) or not hasattr(inner, 'of_steps'):
+                    raise ValueError(
+                        f'Bench.tasks[{at!r}] = {inner!r}: must be a task that can be made longer, such as a KerasTask'
+                    )
+                yield at, inner
+
+    def _checked(self) -> dict[str, '_Entry']:
+        given: Any = self.contenders
+        named = dict(given) if isinstance(given, Mapping) else {text: text for text in given}
+        named = {self.reference: self.reference, **named}
+        entries: dict[str, _Entry] = {}
+        programs: dict[Any, str] = {}
+        for name, what in named.items():
+            if callable(what):
+                entries[name] = _Entry((name,), what)
+                continue
+            if not isinstance(what, str):
+                raise ValueError(f'Bench.contenders: {name!r} is {what!r}: must be an optimizer as text, or a function')
+            contender = Contender(what)
+            contender.check()
+            rule = contender.rule
+            same = (rule.direction()[0], frozenset(contender.constants.items())) if rule else contender.program
+            if same in programs:
+                raise ValueError(
+                    f'Bench.contenders: {programs[same]!r} and {name!r} are one optimizer at another learning rate: '
+                    'leave one out'
+                )
+            programs[same] = name
+            entries[name] = _Entry(_variants(contender, self.choices))
+        return entries
+
+    @property
+    def own(self) -> dict[str, Own]:
+        """The optimizers of somebody's own, by name."""
+        return {name: entry.own for name, entry in self._entries.items() if entry.own}
+
+    @property
+    def is_ladder(self) -> bool:
+        """Whether trainings of several lengths are compared, for want of one that goes on."""
+        texts = [entry.variants[0] for entry in self._entries.values() if not entry.own]
+        reads = any(rule.reads_progress for text in texts if (rule := Contender(text).rule))
+        return reads or self.schedule != 'constant' or any(_schedule_of(task) for task in self.tasks.values())
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what was asked for: JSON values."""
+        own = ('reference', 'learning_rates', 'choices', 'tuning_seeds', 'seeds', 'schedule')
+        return {f'Bench.{name}': getattr(self, name) for name in own} | {
+            'Bench.tasks': {name: str(task) for name, task in self.tasks.items()},
+            'Bench.contenders': {name: list(entry.variants) for name, entry in self._entries.items()},
+            **bindings_of(self.evaluator),
+        }
+
+    def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> BenchResult:
+        """Trains what is not on file yet; leaves summary.json and curves.csv.
+
+        Args:
+            run_dir: made if it does not exist; has a folder for each task. More contenders, seeds and tasks may come.
+            allow_mixed: go on also on another kind of CPU, or with other versions, than what is on file.
+
+        Raises:
+            RunError: the directory holds other tasks, the reference learns nothing, or the run cannot go on.
+        """
+        run_dir = Path(run_dir)
+        try:
+            check_backend('a bench')
+            use_one_cpu_thread(required=False)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed} of some {task.total}'))
+        results = []
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=output.console()) as progress:
+            bar = progress.add_task('bench', total=self._expected * len(self.tasks))
+            for i, (name, task) in enumerate(self.tasks.items()):
+                progress.update(bar, description=name, completed=i * self._expected)
+                part = _OnTask(self, name, task, run_dir / name, allow_mixed, lambda: progress.advance(bar))
+                results.append(part.run())
+        result = BenchResult(self.reference, NULL, tuple(results), self.identity())
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(run_dir / 'summary.json', json.dumps(result.as_json(), indent=1))
+        write_curves(run_dir)
+        return result
+
+    @property
+    def _expected(self) -> int:
+        """About how many trainings a task takes."""
+        trials = sum(len(self.learning_rates) + 4 + 5 * (len(entry.variants) - 1) for entry in self._entries.values())
+        judged = (len(self._entries) + 1) * self.seeds * (len(LADDER) if self.is_ladder else 1)
+        return trials * self.tuning_seeds + judged
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A contender: the texts, or the name, of all its settings but the learning rate, the given one first."""
+
+    variants: tuple[str, ...]
+    own: Own | None = None
+
+
+def _variants(contender: Contender, choices: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    """Returns an optimizer with each value of the hyper-parameter that is tuned, as texts; itself first."""
+    name, given = contender.text.partition(' with ')[0], contender.constants
+    for key, values in choices.items():
+        if (key in given) != (key == 'momentum'):
+            continue
+        told = [{**given, key: value} for value in values]
+        texts = [f'{name} with {", ".join(f"{k}={v:g}" for k, v in constants.items())}' for constants in told]
+        try:
+            made = [Contender(text) for text in texts]
+            for one in made:
+                one.check()
+        except ValueError:  # it does not read it
+            continue
+        others = [one.text for one in made if one.program != contender.program]
+        return (contender.text, *others)
+    return (contender.text,)
+
+
+def _schedule_of(task: Any) -> str:
+    """Returns the schedule of a task's own, '' where the rate is constant."""
+    schedule = getattr(task, 'schedule', 'constant')
+    return '' if schedule == 'constant' else schedule
+
+
+class _OnTask:
+    """The bench on one of its tasks."""
+
+    def __init__(
+        self, bench: Bench, name: str, task: Any, folder: Path, allow_mixed: bool, advance: Callable[[], None]
+    ) -> None:
+        self._bench, self._name, self._task, self._folder = bench, name, task, folder
+        self._allow_mixed, self._advance = allow_mixed, advance
+        try:
+            self._steps = int(task.load().steps)
+        except (ValueError, FileNotFoundError) as error:
+            raise RunError(f'{name}: {error}') from error
+
+    def run(self) -> TaskResult:
+        """Returns how everyone does."""
+        if self._bench.is_ladder:
+            return self._ladder()
+        steps = tuple(sorted({max(1, round(self._steps * k / MEASURES)) for k in range(1, 2 * MEASURES + 1)}))
+        with self._opened(2 * self._steps, steps, self._folder) as run:
+            bowls = self._tuned(run)
+            curves = self._judged(run, bowls, 2 * self._steps)
+        return self._result(steps, curves, bowls)
+
+    def _ladder(self) -> TaskResult:
+        """Returns how everyone does where a training ends when its schedule does."""
+        budgets = sorted({max(1, round(self._steps * share)) for share in LADDER})
+        bowls, by_budget = None, []
+        for budget in sorted(budgets, key=lambda budget: budget != self._steps):  # rates are chosen at that of the task
+            with self._opened(budget, (budget,), self._folder / f'{self._bench.schedule}-{budget}') as run:
+                bowls = bowls or self._tuned(run)
+                by_budget.append((budget, self._judged(run, bowls, budget)))
+        by_budget.sort(key=lambda pair: pair[0])
+        curves = {
+            name: [
+                Curve(
+                    tuple(budgets), tuple(part[name][i].measures[-1] for _, part in by_budget), (),
+                    by_budget[-1][1][name][i].step_seconds, any(part[name][i].diverged for _, part in by_budget),
+                )
+                for i in range(self._bench.seeds)
+            ]
+            for name in by_budget[0][1]
+        }  # fmt: skip
+        return self._result(tuple(budgets), curves, bowls or {})
+
+    def _opened(self, steps: int, measured: tuple[int, ...], folder: Path) -> TrainingRun[Curve]:
+        setup = CurveSetup(self._task.of_steps(steps), measured, self._bench.own, self._bench.schedule)
+        try:
+            identity = self._bench.evaluator.identity(setup)
+        except ValueError as error:
+            raise RunError(f'{self._name}: {error}') from error
+        store = TrainingStore(folder, Curve, identity, is_of_machine=is_of_machine, allow_mixed=self._allow_mixed)
+        return TrainingRun(store, setup, self._bench.evaluator)
+
+    def _train(self, run: TrainingRun[Curve], keys: Sequence[Key], length: int) -> dict[Key, Curve]:
+        jobs = [Training(*key, length) for key in keys]
+        due = set(run.due(jobs, _is_done))
+        for _ in range(len(jobs) - len(due)):
+            self._advance()
+        return run.run(jobs, _is_done, lambda *_: self._advance())
+
+    def _tuned(self, run: TrainingRun[Curve]) -> dict[str, dict[str, dict[float, float]]]:
+        """Returns contender -> variant -> learning rate -> mean loss at the end, of all that were tried."""
+        first = {name: entry.variants[:1] for name, entry in self._bench._entries.items()}
+        bowls: dict[str, dict[str, dict[float, float]]] = {name: {} for name in first}
+        rates = self._bench.learning_rates
+        self._tune(run, bowls, {variant: rates for (variant,) in first.values()})
+        others = {
+            variant: (best_of(bowls[name])[1],)
+            for name, entry in self._bench._entries.items()
+            for variant in entry.variants[1:]
+        }
+        self._tune(run, bowls, others)
+        chance, reached = self._task.chance, best_of(bowls[self._bench.reference])[2]
+        if chance is not None and -reached <= chance:
+            raise RunError(
+                f'{self._name}: {self._bench.reference} reaches {-reached:g} at best, and the untrained model has '
+                f'{chance:g}: there is nothing to compare with; look at Bench.learning_rates, steps and data'
+            )
+        return bowls
+
+    def _tune(self, run: TrainingRun[Curve], bowls: dict, begin: Mapping[str, Sequence[float]]) -> None:
+        """Tries the rates that variants begin with, then those beside the best; fills the bowls."""
+        of = {variant: name for name, entry in self._bench._entries.items() for variant in entry.variants}
+        seeds = [TUNING + i for i in range(self._bench.tuning_seeds)]
+        due = {variant: tuple(rates) for variant, rates in begin.items()}
+        centre: dict[str, float] = {}
+        while any(due.values()):
+            keys = [Key(variant, rate, s) for variant, rates in due.items() for rate in rates for s in seeds]
+            found = self._train(run, keys, self._steps)
+            for variant, rates in due.items():
+                bowl = bowls[of[variant]].setdefault(variant, {})
+                for rate in rates:
+                    bowl[rate] = -float(np.mean([found[Key(variant, rate, s)].at(self._steps) for s in seeds]))
+            for variant in begin:
+                bowl = bowls[of[variant]][variant]
+                centre.setdefault(variant, min(bowl, key=bowl.__getitem__))
+                due[variant] = tuple(finer_rates({rate: -loss for rate, loss in bowl.items()}, centre[variant]))
+
+    def _judged(self, run: TrainingRun[Curve], bowls: Mapping[str, Any], length: int) -> dict[str, list[Curve]]:
+        """Returns the curves of everyone at its setting, on fresh seeds; those of the null control on others."""
+        bench = self._bench
+        settings = {name: best_of(bowl)[:2] for name, bowl in bowls.items()}
+        wanted = {name: [Key(*at, JUDGED + i) for i in range(bench.seeds)] for name, at in settings.items()}
+        wanted[NULL] = [Key(*settings[bench.reference], NULL_SEEDS + i) for i in range(bench.seeds)]
+        found = self._train(run, [key for keys in wanted.values() for key in keys], length)
+        return {name: [found[key] for key in keys] for name, keys in wanted.items()}
+
+    def _result(
+        self, steps: tuple[int, ...], curves: Mapping[str, Sequence[Curve]], bowls: Mapping[str, Any]
+    ) -> TaskResult:
+        return TaskResult(
+            name=self._name,
+            steps=steps,
+            budget=self._steps,
+            losses={
+                name: tuple(tuple(-x for x in curve.measures[: len(steps)]) for curve in of)
+                for name, of in curves.items()
+            },
+            step_seconds={name: min(curve.step_seconds for curve in of) for name, of in curves.items()},
+            diverged={name: sum(curve.diverged for curve in of) for name, of in curves.items()},
+            bowls=dict(bowls),
+            is_ladder=self._bench.is_ladder,
+            untrained=None if self._task.chance is None else -self._task.chance,
+        )
+
+
+def _is_done(job: Training, found: Curve) -> bool:
+    return found.steps[-1] >= job.length
+
+
+def bench(
+    tasks: Task | Mapping[str, Task], contenders: Any = CONTENDERS, *, run_dir: Path | str, **arguments: Any
+) -> BenchResult:
+    """Compares optimizers on a task or on several; printed, the result is a table.
+
+    Args:
+        tasks: one, or several by name.
+        contenders: as of `Bench`.
+        run_dir: of the results; the same call goes on where it was.
+        **arguments: of `Bench`.
+    """
+    named = tasks if isinstance(tasks, Mapping) else {'task': tasks}
+    return Bench(tasks=named, contenders=contenders, **arguments).run(run_dir)
