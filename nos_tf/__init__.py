@@ -27,12 +27,14 @@ from nos_tf.version import __version__
 if TYPE_CHECKING or 'keras' in sys.modules:  # Keras loads a model only if the class of its optimizer is there
     from nos_tf.optimizers.nos_optimizer import AddSign, NOSOptimizer, PowerSign, optimizer_class
 if TYPE_CHECKING:
+    from nos_tf.compare.bench import Bench, bench
     from nos_tf.search.search import Search
     from nos_tf.tasks.keras_task import KerasTask
     from nos_tf.tasks.suite import Gain, Suite
 
 __all__ = [
     'AddSign',
+    'Bench',
     'Gain',
     'KerasTask',
     'NOSOptimizer',
@@ -42,11 +44,13 @@ __all__ = [
     'Suite',
     'UpdateRule',
     '__version__',
+    'bench',
     'optimizer_class',
 ]
 
 
 _LATER = {
+    **dict.fromkeys(('Bench', 'bench'), 'nos_tf.compare.bench'),
     'Gain': 'nos_tf.tasks.suite',
     'KerasTask': 'nos_tf.tasks.keras_task',
     'Search': 'nos_tf.search.search',

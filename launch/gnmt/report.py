@@ -9,11 +9,10 @@ import numpy as np
 from gnmt.recipe import Trained
 from nos_tf.errors import RunError
 from nos_tf.optimizers.contender import Contender
-from nos_tf.report.cells import EDGE, at_edge, spread
 from nos_tf.report.drawn import Drawn, caption_of, dashed_in_figure, in_figure, write_drawn
 from nos_tf.report.figures import Panel, training_curves
 from nos_tf.report.mixed import warnings
-from nos_tf.report.page import Section
+from nos_tf.report.page import EDGE, Section, at_edge, spread
 from nos_tf.report.paired_table import Scores
 from nos_tf.store.summary import read_summary
 from nos_tf.store.trainings import Key, read_trainings

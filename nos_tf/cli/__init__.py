@@ -1,4 +1,4 @@
-"""The command `nos-tf`: rules, tasks, searches, comparisons and reports; launch/ has a script for each."""
+"""The command `nos-tf`: rules, tasks, searches, comparisons, benches and reports; launch/ has a script for each."""
 
 import sys
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ COMMANDS = {
     'tasks': 'the built-in tasks, and what tuned optimizers reach on them',
     'search': 'a search for update rules, or goes on with one',
     'compare': 'optimizers side by side, or goes on with it',
+    'bench': 'which optimizer is better on your task, or goes on with it',
     'report': 'draws a run anew: report.html',
 }
 UNKNOWN = 2  # exit code, that of argparse for a bad command

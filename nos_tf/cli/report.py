@@ -1,4 +1,4 @@
-"""Draws the report of a search, finished or under way, or of a comparison anew.
+"""Draws the report of a search, finished or under way, of a comparison or of a bench anew.
 
 nos-tf report --run_dir runs/quickstart
 """
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from nos_tf.cli import commandline
 from nos_tf import output
-from nos_tf.report import comparison_report, report
+from nos_tf.report import bench_report, comparison_report, report
 from nos_tf.store import trainings as training_run
 from nos_tf.tasks.training import Trained
 
@@ -35,7 +35,9 @@ def draw(reports: Mapping[str, ModuleType] = REPORTS) -> None:
     )
     arguments = parser.parse_args()
     kind = training_run.kind_of(arguments.run_dir)
-    if kind is None:
+    if bench_report.is_bench(arguments.run_dir):
+        output.say(str(bench_report.write(arguments.run_dir)))
+    elif kind is None:
         drawers = {name: module.draw for name, module in reports.items()}
         output.say(str(report.write(arguments.run_dir, arguments.beside, drawers)))
     elif arguments.beside:

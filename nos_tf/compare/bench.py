@@ -6,7 +6,8 @@ read 1.00 within its interval.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,7 @@ from nos_tf.tasks.task import Task, check_backend
 NULL = 'null control'
 MEASURES = 20  # in as many updates as the reference has
 LADDER = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0)  # budgets where a learning rate follows a schedule, times that of the task
+MEASURED_IN_LADDER = (0.25, 0.5, 0.75, 1.0)  # of a budget
 TUNING, JUDGED, NULL_SEEDS = 800_000, 810_000, 820_000  # where seeds begin, which searches leave alone
 CHOICES = {
     'beta_2': (0.95, 0.99, 0.999),
@@ -240,34 +242,47 @@ class _OnTask:
 
     def run(self) -> TaskResult:
         """Returns how everyone does."""
-        if self._bench.is_ladder:
-            return self._ladder()
-        steps = tuple(sorted({max(1, round(self._steps * k / MEASURES)) for k in range(1, 2 * MEASURES + 1)}))
-        with self._opened(2 * self._steps, steps, self._folder) as run:
-            bowls = self._tuned(run)
-            curves = self._judged(run, bowls, 2 * self._steps)
-        return self._result(steps, curves, bowls)
-
-    def _ladder(self) -> TaskResult:
-        """Returns how everyone does where a training ends when its schedule does."""
-        budgets = sorted({max(1, round(self._steps * share)) for share in LADDER})
-        bowls, by_budget = None, []
-        for budget in sorted(budgets, key=lambda budget: budget != self._steps):  # rates are chosen at that of the task
-            with self._opened(budget, (budget,), self._folder / f'{self._bench.schedule}-{budget}') as run:
+        bench, budget = self._bench, self._steps
+        if bench.is_ladder:  # rates are chosen at the budget of the task, so that comes first
+            steps = _spread(LADDER, budget)
+            lengths, folders = sorted(steps, key=lambda step: step != budget), f'{bench.schedule}-{{}}'
+        else:
+            steps = _spread(np.arange(1, 2 * MEASURES + 1) / MEASURES, budget)
+            lengths, folders = [steps[-1]], ''
+        bowls: dict[str, dict[str, dict[float, float]]] = {}
+        judged: dict[int, dict[str, list[Curve]]] = {}
+        quickest: dict[str, float] = {}
+        for length in lengths:
+            measured = _spread(MEASURED_IN_LADDER, length) if bench.is_ladder else steps
+            with self._opened(length, measured, self._folder / folders.format(length)) as run:
                 bowls = bowls or self._tuned(run)
-                by_budget.append((budget, self._judged(run, bowls, budget)))
-        by_budget.sort(key=lambda pair: pair[0])
-        curves = {
-            name: [
-                Curve(
-                    tuple(budgets), tuple(part[name][i].measures[-1] for _, part in by_budget), (),
-                    by_budget[-1][1][name][i].step_seconds, any(part[name][i].diverged for _, part in by_budget),
-                )
-                for i in range(self._bench.seeds)
-            ]
-            for name in by_budget[0][1]
-        }  # fmt: skip
-        return self._result(tuple(budgets), curves, bowls or {})
+                judged[length] = self._judged(run, bowls, length)
+                for key, curve in run.read().items():
+                    quickest[key.contender] = min(curve.step_seconds, quickest.get(key.contender, math.inf))
+
+        def loss(name: str, seed: int, step: int) -> float:
+            return -judged[step if bench.is_ladder else steps[-1]][name][seed].at(step)
+
+        settings = self._settings(bowls)
+        return TaskResult(
+            name=self._name,
+            steps=steps,
+            budget=budget,
+            losses={
+                name: tuple(tuple(loss(name, i, step) for step in steps) for i in range(bench.seeds))
+                for name in settings
+            },
+            step_seconds={name: quickest[text] for name, (text, _) in settings.items()},
+            diverged={name: sum(curve.diverged for curve in judged[lengths[-1]][name]) for name in settings},
+            bowls=bowls,
+            is_ladder=bench.is_ladder,
+            untrained=None if self._task.chance is None else -self._task.chance,
+        )
+
+    def _settings(self, bowls: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+        """Returns variant and learning rate of everyone; those of the null control are the reference's."""
+        settings = {name: best_of(bowl)[:2] for name, bowl in bowls.items()}
+        return {**settings, NULL: settings[self._bench.reference]}
 
     def _opened(self, steps: int, measured: tuple[int, ...], folder: Path) -> TrainingRun[Curve]:
         setup = CurveSetup(self._task.of_steps(steps), measured, self._bench.own, self._bench.schedule)
@@ -325,30 +340,17 @@ class _OnTask:
 
     def _judged(self, run: TrainingRun[Curve], bowls: Mapping[str, Any], length: int) -> dict[str, list[Curve]]:
         """Returns the curves of everyone at its setting, on fresh seeds; those of the null control on others."""
-        bench = self._bench
-        settings = {name: best_of(bowl)[:2] for name, bowl in bowls.items()}
-        wanted = {name: [Key(*at, JUDGED + i) for i in range(bench.seeds)] for name, at in settings.items()}
-        wanted[NULL] = [Key(*settings[bench.reference], NULL_SEEDS + i) for i in range(bench.seeds)]
+        wanted = {
+            name: [Key(*at, (NULL_SEEDS if name == NULL else JUDGED) + i) for i in range(self._bench.seeds)]
+            for name, at in self._settings(bowls).items()
+        }
         found = self._train(run, [key for keys in wanted.values() for key in keys], length)
         return {name: [found[key] for key in keys] for name, keys in wanted.items()}
 
-    def _result(
-        self, steps: tuple[int, ...], curves: Mapping[str, Sequence[Curve]], bowls: Mapping[str, Any]
-    ) -> TaskResult:
-        return TaskResult(
-            name=self._name,
-            steps=steps,
-            budget=self._steps,
-            losses={
-                name: tuple(tuple(-x for x in curve.measures[: len(steps)]) for curve in of)
-                for name, of in curves.items()
-            },
-            step_seconds={name: min(curve.step_seconds for curve in of) for name, of in curves.items()},
-            diverged={name: sum(curve.diverged for curve in of) for name, of in curves.items()},
-            bowls=dict(bowls),
-            is_ladder=self._bench.is_ladder,
-            untrained=None if self._task.chance is None else -self._task.chance,
-        )
+
+def _spread(shares: Iterable[float], steps: int) -> tuple[int, ...]:
+    """Returns shares of a number of updates, each at least one, ascending."""
+    return tuple(sorted({max(1, round(steps * share)) for share in shares}))
 
 
 def _is_done(job: Training, found: Curve) -> bool:

@@ -39,7 +39,7 @@ class TaskResult:
         steps: updates before each measure, or of each training of a ladder, ascending.
         budget: updates of the task, one of `steps`.
         losses: contender -> seed -> loss on validation data at `steps`, the lower the better.
-        step_seconds: contender -> seconds of an update, here.
+        step_seconds: contender -> seconds of an update, of the quickest training on file: others disturb, none helps.
         diverged: contender -> seeds on which it lost all weights.
         bowls: contender -> setting as text -> learning rate -> mean loss on the seeds of the tuning.
         is_ladder: whether each of `steps` is a training of its own.

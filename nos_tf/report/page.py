@@ -1,10 +1,14 @@
-"""Parts of report.html: one self-contained page, whatever it is about."""
+"""Parts of report.html: one self-contained page, whatever it is about, its tables and their cells."""
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
+EDGE = 'Of a learning rate at the edge of those tried (*), one beyond might be better.'
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -121,3 +125,22 @@ class Section:
         said = [f'{self.says}\n'] if self.says else []
         shown = [markdown(self.head, self.rows, self.numbers)] if self.rows else []
         return '\n'.join([f'### {self.title}\n', *said, *shown])
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean and standard deviation.
+
+    >>> spread([1.0, 2.0], 1), spread([1.0], 1)
+    ('1.5 ± 0.7', '1.0')
+    """
+    deviation = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
+    return f'{np.mean(values):.{digits}f}{deviation}'
+
+
+def at_edge(rate: float, tried: Collection[float]) -> str:
+    """A mark for the largest or the smallest of several learning rates: `EDGE` explains it.
+
+    >>> at_edge(1.0, (0.1, 1.0)), at_edge(0.1, (0.01, 0.1, 1.0)), at_edge(1.0, (1.0,))
+    ('*', '', '')
+    """
+    return '*' if len(tried) > 1 and rate in (min(tried), max(tried)) else ''

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from nos_tf.compare.paired import Difference
 from nos_tf.optimizers.contender import Contender
-from nos_tf.report.cells import spread
-from nos_tf.report.page import Section
+from nos_tf.report.page import Section, spread
 
 SAYS = (
     'Of each found rule minus each optimizer that has a name, over the seeds that both have: the mean, half of its 95% '
