@@ -7,6 +7,7 @@ directory, training by training, and then in the identity of the run.
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.errors import RunError
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.suite import Gain
-from nos_tf.tasks.task import Task
+from nos_tf.tasks.sweep import bowls
 
 FOLDER = 'ruler'  # of a run directory
 TRAININGS = 76  # of rules, each at all rates that a child tries
@@ -41,8 +42,9 @@ LOWEST = -1.0  # log(reference / loss) of the panel is clipped there: one hopele
 class Ruler(NamedTuple):
     """The reference of a gain."""
 
-    adam: str  # the setting that was best
-    reference: float  # its loss, the geometric mean over the seeds
+    optimizer: str  # the setting of Adam that was best
+    learning_rate: float  # that was best for it, over the seeds
+    reference: float  # its loss there, the geometric mean over the seeds
     spread: float
 
 
@@ -53,19 +55,22 @@ def with_ruler(gain: Gain, child: Child, evaluator: Any, folder: Path, *, allow_
         RunError: as `find_ruler`.
     """
     untrained = gain.untrained  # which the task must have
-    ruler = find_ruler(gain.task, untrained, child, evaluator, folder, allow_mixed=allow_mixed)
-    output.say(f'reference: {ruler.adam}, loss {ruler.reference:g}; known rules spread by {ruler.spread:g} (log)')
-    return replace(gain, reference=ruler.reference, spread=ruler.spread)
+    ruler = find_ruler(gain, untrained, child, evaluator, folder, allow_mixed=allow_mixed)
+    output.say(
+        f'reference: {ruler.optimizer} at {ruler.learning_rate:g}, loss {ruler.reference:g}; known rules spread by '
+        f'{ruler.spread:g} (log)'
+    )
+    return replace(gain, **ruler._asdict())
 
 
 def find_ruler(
-    task: Task, untrained: float, child: Child, evaluator: Any, folder: Path, *, allow_mixed: bool = False
+    gain: Gain, untrained: float, child: Child, evaluator: Any, folder: Path, *, allow_mixed: bool = False
 ) -> Ruler:
     """Tunes Adam and the panel on a task; what is on file in the folder is not trained again.
 
     Args:
-        task: whose measure is minus a loss.
-        untrained: its loss before training.
+        gain: whose task is judged as it says.
+        untrained: the loss before training.
         child: of which the learning rates and the sweep are taken.
         evaluator: whose processes train.
         folder: gets trainings.sqlite.
@@ -75,25 +80,43 @@ def find_ruler(
         RunError: Adam learns nothing on the task; or the folder holds the ruler of another task.
     """
     child = replace(child, refine=True, constants=RuleConstants(), seed=0)
-    setup = TuningSetup(task, child, (*PANEL, *ADAM))
+    setup = TuningSetup(gain.of_logs, child, (*PANEL, *ADAM))
     found = tune(setup, SEEDS, evaluator, folder, title='finding the reference', allow_mixed=allow_mixed)
-    losses = {contender: np.array([-tuned.measure for tuned in seeds]) for contender, seeds in found.items()}
-    return ruler_of(losses, untrained)
+    tried = {
+        contender: [
+            bowls(child.learning_rates, tuned.sweep)[1] or {tuned.learning_rate: tuned.measure} for tuned in seeds
+        ]
+        for contender, seeds in found.items()
+    }
+    return ruler_of({contender: best_rate(seeds) for contender, seeds in tried.items()}, untrained)
 
 
-def ruler_of(losses: dict[str, np.ndarray], untrained: float) -> Ruler:
-    """Returns the ruler that follows from the losses of `ADAM` and `PANEL`, each [seeds].
+def best_rate(tried: Sequence[Mapping[float, float]]) -> tuple[float, float]:
+    """Returns the best learning rate over seeds, and the mean of its measures.
+
+    Args:
+        tried: learning rate -> measure, of each seed; where seeds have no rate in common, that of the best measure.
+    """
+    shared = [rate for rate in tried[0] if all(rate in of for of in tried)]
+    if not shared:
+        best = max((measure, rate) for of in tried for rate, measure in of.items())[1]
+        return best, float(np.mean([max(of.values()) for of in tried]))
+    means = {rate: float(np.mean([of[rate] for of in tried])) for rate in shared}
+    rate = max(shared, key=means.__getitem__)
+    return rate, means[rate]
+
+
+def ruler_of(found: Mapping[str, tuple[float, float]], untrained: float) -> Ruler:
+    """Returns the ruler that follows from `ADAM` and `PANEL`.
+
+    Args:
+        found: contender -> its learning rate, and minus the logarithm of its loss.
+        untrained: the loss before training.
 
     Raises:
-        RunError: no setting of Adam has a loss below that of the untrained model, or one is not above zero.
+        RunError: no setting of Adam has a loss below that of the untrained model, or all are alike.
     """
-    for contender, values in losses.items():
-        if not (values > 0).all():
-            raise RunError(
-                f'Gain.task: {contender} reaches a loss of {values.min():g}, and there is no logarithm of it: measure '
-                'another loss, or search on the task itself'
-            )
-    logs = {contender: float(np.log(values).mean()) for contender, values in losses.items()}
+    logs = {contender: -measure for contender, (_, measure) in found.items()}
     best = min(ADAM, key=logs.__getitem__)
     if logs[best] >= math.log(untrained):
         raise RunError(
@@ -107,4 +130,4 @@ def ruler_of(losses: dict[str, np.ndarray], untrained: float) -> Ruler:
             f'Gain.task: all known rules end with the same loss, {math.exp(logs[best]):g} (untrained {untrained:g}): '
             'nothing tells them apart; look at learning rates, steps and data'
         )
-    return Ruler(best, float(f'{math.exp(logs[best]):.6g}'), float(f'{spread:.6g}'))
+    return Ruler(best, found[best][0], float(f'{math.exp(logs[best]):.6g}'), float(f'{spread:.6g}'))

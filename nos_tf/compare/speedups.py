@@ -22,7 +22,7 @@ FEWEST = 3  # seeds of an interval
 
 
 class Estimate(NamedTuple):
-    """A speed-up with its 95% interval, by the standard error of a bootstrap over seeds; NaN bounds for fewer than three."""
+    """A speed-up with its 95% interval, by a bootstrap over seeds; bounds are NaN for fewer than three."""
 
     value: float
     low: float

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nos_tf.compare.ruler import FOLDER, TRAININGS, with_ruler
+from nos_tf.compare.ruler import FOLDER, TRAININGS, Ruler, with_ruler
 from nos_tf.config import differences
 from nos_tf.evaluation.speed import leaves_xla_open, with_xla_decided
 from nos_tf.store.results import stored_identity
@@ -61,10 +61,10 @@ def _decided(
             for i, part in enumerate(task.tasks)
         ]
         return dataclasses.replace(task, tasks=tuple(parts))
-    stored = stored or (training_identity(folder) if folder else {})
     if leaves_xla_open(task):
         tried = task.provisional if isinstance(task, Gain) else task
-        task = with_xla_decided(task, stored, lambda: xla_pays(tried))
+        known = stored or (training_identity(folder) if folder else {})
+        task = with_xla_decided(task, known, lambda: xla_pays(tried))
     if not (isinstance(task, Gain) and task.is_open):
         return task
     kept = 'Gain.reference' in stored
@@ -78,4 +78,5 @@ def _decided(
 
 
 def _as_stored(task: Gain, stored: Mapping[str, Any]) -> Gain:
-    return dataclasses.replace(task, reference=stored['Gain.reference'], spread=stored['Gain.spread'])
+    ruler: Any = {name: stored.get(f'Gain.{name}') for name in Ruler._fields}
+    return dataclasses.replace(task, **ruler)

@@ -256,10 +256,18 @@ class Trainer:
         progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=steps)
         best = tf.argmax(sweep, output_type=tf.int32)
         if child.refine:
-            return self._refined(sweep, lambda rate: measure(train(begun, rate, tf.constant(self.task.steps))[0]))
-        origin = pick(progress, best) if child.continue_sweep else begun
-        winner, _ = train(origin, rates[best], tf.constant(self.task.steps))
-        return measure(winner), best, sweep
+            return self._refined(sweep, lambda rate: self._judged(begun, rate, train, measure))
+        is_judged_at_end = not hasattr(self.task, 'judge')
+        origin = pick(progress, best) if child.continue_sweep and is_judged_at_end else begun
+        return self._judged(origin, rates[best], train, measure), best, sweep
+
+    def _judged(
+        self, origin: Progress, rate: tf.Tensor, train: Train, measure: Callable[[Progress], tf.Tensor]
+    ) -> tf.Tensor:
+        """The measure of a whole training, float32 []: that of its end, unless the task says otherwise."""
+        if judge := getattr(self.task, 'judge', None):
+            return judge(origin, lambda model, step: train(model, rate, tf.constant(step)), measure)
+        return measure(train(origin, rate, tf.constant(self.task.steps))[0])
 
     def _refined(
         self, sweep: tf.Tensor, reach: Callable[[tf.Tensor], tf.Tensor]

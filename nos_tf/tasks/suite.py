@@ -5,8 +5,8 @@ losses differ in size count alike. A `Suite` is several tasks as one, the cheap 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -14,9 +14,17 @@ import gin
 import tensorflow as tf
 
 from nos_tf.config import NOT_EMPTY, Configured, Positive, below
+from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
-from nos_tf.tasks.child import ChildSetup, Outcome
-from nos_tf.tasks.task import Task
+from nos_tf.dsl.vocabulary import Vocabulary
+from nos_tf.optimizers.contender import Contender
+from nos_tf.tasks.child import Child, ChildSetup, Outcome
+from nos_tf.tasks.sweep import Progress
+from nos_tf.tasks.task import Gradient, Task
+
+LOSSES, OVER = ('validation', 'training'), ('end', 'mean')
+UNCLIPPED = -1e9
+POINTS = 10  # of a training, at which a mean over it is taken; the end of a training loss is the last of as many parts
 
 
 @gin.register
@@ -25,12 +33,17 @@ class Gain(Configured):
     """A task whose measure is log(reference / loss) / spread: 0 is as good as the reference, 1 is a known rule's worth.
 
     Args:
-        task: whose measure is minus a loss above zero, as that of a `KerasTask` is.
-        reference: the loss of tuned Adam at the end of the training; None if a search is to find it before its first
-            rule (`nos_tf.compare.ruler`), and to keep it.
+        task: whose measure is minus a loss above zero, as that of a `KerasTask` is; its schedule is everybody's.
+        reference: the loss of tuned Adam, the mean over seeds; None if a search is to find it before its first rule
+            (`nos_tf.compare.ruler`), and to keep it.
         spread: the standard deviation of log(reference / loss) over known rules; given or found with the reference.
+        optimizer: tuned Adam as text. Where it is given or found, each loss is held against that of this optimizer on
+            the same seed, which cancels what a seed does to both; else against `reference`.
+        learning_rate: of the optimizer.
         lowest: rewards are clipped there, in spreads: how bad a hopeless rule is tells nothing. Measures of the sweep
             are not, or the best of its rates could not be told.
+        loss: 'validation', or 'training' for the mean loss of minibatches, which is what the optimizer lowers.
+        over: 'end' of the training, or 'mean' over it: of log(reference / loss) at ten points, or of the training loss.
 
     Raises:
         ValueError: a value out of range, or one of reference and spread alone; the message names the binding.
@@ -39,7 +52,11 @@ class Gain(Configured):
     task: Task = gin.REQUIRED
     reference: Positive | None = None
     spread: Positive | None = None
+    optimizer: str | None = None
+    learning_rate: Positive | None = None
     lowest: Annotated[float, below(0)] = -3.0
+    loss: str = 'validation'
+    over: str = 'end'
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +66,16 @@ class Gain(Configured):
             raise ValueError(
                 f'Gain.reference = {self.reference}, spread = {self.spread}: give both, or none to have them found'
             )
+        if (self.optimizer is None) != (self.learning_rate is None) or (self.optimizer and self.reference is None):
+            raise ValueError(
+                f'Gain.optimizer = {self.optimizer!r}, learning_rate = {self.learning_rate}: give both, and reference '
+                'and spread with them, or none to have all of them found'
+            )
+        if self.optimizer is not None and Contender(self.optimizer).rule is None:
+            raise ValueError(f'Gain.optimizer = {self.optimizer!r}: must be a rule, as a child trains')
+        for name, choices in (('loss', LOSSES), ('over', OVER)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f'Gain.{name} = {getattr(self, name)!r}: choose from {", ".join(choices)}')
 
     @property
     def untrained(self) -> float:
@@ -76,6 +103,11 @@ class Gain(Configured):
         return replace(self, reference=self.untrained, spread=1.0) if self.is_open else self
 
     @property
+    def of_logs(self) -> 'Gain':
+        """The task that measures minus the logarithm of the loss, which is judged alike."""
+        return replace(self, reference=1.0, spread=1.0, optimizer=None, learning_rate=None, lowest=UNCLIPPED)
+
+    @property
     def jit_compile(self) -> Any:
         """Returns whether XLA compiles the task; 'auto' where it leaves that open."""
         return getattr(self.task, 'jit_compile', False)
@@ -98,8 +130,8 @@ class Gain(Configured):
 
     def identity(self) -> dict[str, Any]:
         """Returns all that a measure depends on but the machine."""
-        own = {f'Gain.{name}': getattr(self, name) for name in ('reference', 'spread', 'lowest')}
-        return {**self.task.identity(), **own}
+        own = (field.name for field in fields(self) if field.name != 'task')
+        return {**self.task.identity(), **{f'Gain.{name}': getattr(self, name) for name in own}}
 
     def load(self) -> '_LoadedGain':
         """Returns the task with its data."""
@@ -110,7 +142,7 @@ class Gain(Configured):
 
 
 class _LoadedGain:
-    """The task at work: but for its measure it is the task whose loss is compared."""
+    """The task at work: but for its measure, and the reference beside its state, it is the task that is compared."""
 
     undefined = (
         'Gain.task: its loss has become zero or negative, and there is no logarithm of it: measure another loss, or '
@@ -127,10 +159,61 @@ class _LoadedGain:
     def __str__(self) -> str:
         return str(self._task)
 
+    def start(self, seed: int) -> tuple[tf.Tensor, Any]:
+        """Returns weights and state of the model, and beside the state the logarithm of the reference, float32 []."""
+        weights, state = self._task.start(seed)
+        return weights, (state, tf.constant(self._log_reference(seed), tf.float32))
+
+    def _log_reference(self, seed: int) -> float:
+        """Returns the logarithm of the loss that is 0: of the optimizer on this seed, which is trained for it."""
+        if self._gain.optimizer is None:
+            return math.log(self._gain.reference or 1.0)
+        trainer, rule = self._reference
+        return -trainer.train(rule, seed).reward
+
+    @cached_property
+    def _reference(self) -> tuple[Any, UpdateRule]:
+        """What trains the optimizer that is the reference, and its rule."""
+        gain, contender = self._gain, Contender(self._gain.optimizer or '')
+        rule: Any = contender.rule
+        told: Any = contender.constants
+        child = Child((gain.learning_rate or 0.0,), constants=RuleConstants(**told), continue_sweep=False)
+        return ChildSetup(child, gain.of_logs, Vocabulary.of(None, [rule])).trainer(), rule
+
+    def gradient(self, data: Any, batches: Any, step: tf.Tensor, weights: tf.Tensor, state: Any) -> Gradient:
+        """Returns the gradient of a training step."""
+        loss, gradient, inner = self._task.gradient(data, batches, step, weights, state[0])
+        return Gradient(loss, gradient, (inner, state[1]))
+
     def measure(self, data: Any, weights: tf.Tensor, state: Any) -> tf.Tensor:
         """Returns the gain, float32 []; what is no number for a loss that is not above zero."""
-        loss = -self._task.measure(data, weights, state)
-        return tf.math.log(tf.constant(self._gain.reference, tf.float32) / loss) / self._gain.spread
+        return self._of(-self._task.measure(data, weights, state[0]), state)
+
+    def _of(self, loss: tf.Tensor, state: Any) -> tf.Tensor:
+        return (state[1] - tf.math.log(loss)) / self._gain.spread
+
+    def judge(self, begun: Progress, train: Callable[..., Any], measure: Callable[[Progress], tf.Tensor]) -> tf.Tensor:
+        """Returns the gain of a whole training, float32 [].
+
+        Args:
+            begun: the model before it.
+            train: (model, step) -> the model after that step, and the mean loss on the way there.
+            measure: the gain of a model, on validation data.
+        """
+        is_mean, steps = self._gain.over == 'mean', self._task.steps
+        if self._gain.loss == 'training':
+            if not is_mean:
+                begun, _ = train(begun, steps - max(1, steps // POINTS))
+            loss = train(begun, steps)[1]
+            lost = 2 * self._gain.untrained  # as `KerasTask.measure` has it
+            return self._of(tf.where(tf.math.is_finite(loss), tf.minimum(loss, lost), lost), begun.state)
+        if not is_mean:
+            return measure(train(begun, steps)[0])
+        gains = []
+        for point in range(1, POINTS + 1):
+            begun, _ = train(begun, steps * point // POINTS)
+            gains.append(measure(begun))
+        return tf.add_n(gains) / POINTS
 
 
 @gin.register

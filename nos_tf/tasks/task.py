@@ -51,6 +51,7 @@ class LoadedTask(Protocol):
     - `decay`, float32 [P], how much of itself each weight loses before an update, times the learning rate;
     - `jit_compile`, True where XLA is to compile training and measure;
     - `is_local`, True where its functions of tensors read what only this process has;
+    - `judge(model, train, measure)`, the measure of a whole training where it is not that of its end;
     - `lowest`, where a reward is clipped, and `untrained`, the measure before training, which is not;
     - `undefined`, a sentence for a measure that is no number;
     - `failure`, a sentence where a function of tensors has failed in Python, else '';

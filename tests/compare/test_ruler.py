@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nos_tf.compare.ruler import ADAM, PANEL, SEEDS, find_ruler, ruler_of, with_ruler
+from nos_tf.compare.ruler import ADAM, PANEL, SEEDS, best_rate, find_ruler, ruler_of, with_ruler
 from nos_tf.compare.tuning import Tuned, Tuning, TuningSetup
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.primitives import RuleConstants
@@ -38,7 +38,8 @@ class Known(Scripted):
             raise RunError('died')
         job = self.queue.pop(0)
         self.ended.append(job)
-        return [(job, Tuned(-self.losses(job), 0.1, (None, 0.5), 1.0))]
+        measure = -math.log(self.losses(job))
+        return [(job, Tuned(measure, 0.1, (None, 0.5), 1.0))]
 
 
 def losses(job):
@@ -52,8 +53,8 @@ def losses(job):
 
 def test_the_reference_is_the_best_setting_of_adam_and_the_spread_that_of_the_panel(tmp_path, task):
     evaluator = Known(losses)
-    ruler = find_ruler(task, 1.0, CHILD, evaluator, tmp_path)
-    assert ruler.adam == 'adam with beta_1=0.8, beta_2=0.95, epsilon=0.0001'
+    ruler = find_ruler(Gain(task), 1.0, CHILD, evaluator, tmp_path)
+    assert ruler[:2] == ('adam with beta_1=0.8, beta_2=0.95, epsilon=0.0001', 0.1)
     assert ruler.reference == pytest.approx(0.1 * math.sqrt(2), rel=1e-5)  # the geometric mean of the seeds
     assert ruler.spread == pytest.approx(np.std([i % 4 / 4 for i in range(20)], ddof=1), rel=1e-5)
     assert len(evaluator.ended) == len(SEEDS) * (18 + 20)
@@ -72,16 +73,14 @@ def test_what_was_trained_before_an_end_is_not_trained_again(tmp_path, task):
 
 
 def test_the_ruler_of_another_task_is_refused(tmp_path, task):
-    find_ruler(task, 1.0, CHILD, Known(losses), tmp_path)
+    find_ruler(Gain(task), 1.0, CHILD, Known(losses), tmp_path)
     with pytest.raises(RunError, match='KerasTask.epochs is'):
-        find_ruler(make('regression', epochs=3, jit_compile=False), 1.0, CHILD, Known(losses), tmp_path)
+        find_ruler(Gain(make('regression', epochs=3, jit_compile=False)), 1.0, CHILD, Known(losses), tmp_path)
 
 
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        ({ADAM[3]: 0.0}, 'reaches a loss of 0, and there is no logarithm of it: measure another loss'),
-        ({'sgd': -1.0}, 'sgd reaches a loss of -1'),
         (
             dict.fromkeys(ADAM, 3.0),
             'Adam reaches a loss of 3 at best, and the untrained model has 2: .* nothing to comp',
@@ -90,14 +89,19 @@ def test_the_ruler_of_another_task_is_refused(tmp_path, task):
     ],
 )
 def test_where_there_is_nothing_to_compare_with_it_is_said(change, said):
-    found = {name: np.full(2, 0.5 + i / 100) for i, name in enumerate((*ADAM, *PANEL))}
+    losses = {name: 0.5 + i / 100 for i, name in enumerate((*ADAM, *PANEL))} | change
     with pytest.raises(RunError, match=f'^Gain.task: .*{said}'):
-        ruler_of({**found, **{name: np.full(2, loss) for name, loss in change.items()}}, 2.0)
+        ruler_of({name: (0.1, -math.log(loss)) for name, loss in losses.items()}, 2.0)
 
 
 def test_one_hopeless_rule_is_not_all_of_the_spread():
-    found = {name: np.full(2, 0.5 * (1 + i % 3 / 100)) for i, name in enumerate((*ADAM, *PANEL))}
-    assert ruler_of({**found, 'sgd': np.full(2, 1e9)}, 2.0).spread < 0.25
+    losses = {name: 0.5 * (1 + i % 3 / 100) for i, name in enumerate((*ADAM, *PANEL))} | {'sgd': 1e9}
+    assert ruler_of({name: (0.1, -math.log(loss)) for name, loss in losses.items()}, 2.0).spread < 0.25
+
+
+def test_the_rate_of_the_reference_is_that_of_the_best_mean_over_seeds():
+    assert best_rate([{0.1: -1.0, 0.2: -2.0, 0.3: -0.5}, {0.1: -1.5, 0.2: -0.5}]) == (0.1, -1.25)
+    assert best_rate([{0.1: -1.0}, {0.2: -0.5}]) == (0.2, -0.75)
 
 
 def test_the_panel_is_of_known_rules_that_differ():

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from nos_tf.dsl.primitives import RuleConstants
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.errors import RunError
@@ -46,12 +47,48 @@ def test_a_gain_is_the_log_of_reference_over_loss_in_units_of_the_spread(task):
     assert max(far.sweep) < -40 and far.sweep[0] != far.sweep[1]  # or the best rate could not be told
 
 
+@pytest.mark.parametrize('loss', ['validation', 'training'])
+@pytest.mark.parametrize('over', ['end', 'mean'])
+def test_the_reference_against_itself_is_zero_on_every_seed(task, loss, over):
+    setting = {'optimizer': 'adam with beta_2=0.9', 'learning_rate': 1e-2}
+    gain = Gain(task, reference=1.0, spread=0.1, loss=loss, over=over, **setting)
+    child = Child((1e-2,), constants=RuleConstants(beta_2=0.9))
+    trainer = ChildSetup(child, gain, Vocabulary(1)).trainer()
+    assert [trainer.train(ADAM, seed).reward for seed in (0, 1)] == pytest.approx([0.0, 0.0], abs=1e-5)
+    assert trainer.train(UpdateRule.parse('sgd'), 1).reward != 0
+
+
+def test_what_a_seed_does_to_both_cancels(task):
+    paired = Gain(task, reference=0.5, spread=0.1, optimizer='adam', learning_rate=1e-2)
+    alone = ChildSetup(Child((1e-2,)), task, Vocabulary(1)).trainer()
+    trainer = ChildSetup(Child((1e-2,)), paired, Vocabulary(1)).trainer()
+    rule = UpdateRule.parse('sgd')
+    for seed in (0, 3):
+        ours, theirs = (-alone.train(each, seed).reward for each in (rule, ADAM))
+        assert trainer.train(rule, seed).reward == pytest.approx(math.log(theirs / ours) / 0.1, abs=1e-4)
+
+
+def test_a_gain_may_be_the_mean_over_the_training_or_on_its_own_loss(task):
+    losses = {}
+    for loss, over in (('validation', 'end'), ('validation', 'mean'), ('training', 'end'), ('training', 'mean')):
+        gain = Gain(task, reference=1.0, spread=1.0, lowest=-99.0, loss=loss, over=over)
+        losses[loss, over] = math.exp(-ChildSetup(Child((1e-3,)), gain, Vocabulary(1)).trainer().train(ADAM).reward)
+    assert losses['validation', 'end'] < losses['validation', 'mean'] < -task.chance  # it learns on the way
+    assert losses['training', 'end'] < losses['training', 'mean']
+
+
 def test_a_gain_is_a_value_and_says_what_it_depends_on(task):
     gain = Gain(task, reference=0.5, spread=0.1)
     there = pickle.loads(pickle.dumps(dataclasses.replace(gain, lowest=-2.0)))
     assert (there.reference, there.spread, there.lowest) == (0.5, 0.1, -2.0)
-    own = {'Gain.reference': 0.5, 'Gain.spread': 0.1, 'Gain.lowest': -3.0}
-    assert gain.identity() == {**task.identity(), **own}
+    own = {
+        'Gain.reference': 0.5,
+        'Gain.spread': 0.1,
+        'Gain.lowest': -3.0,
+        'Gain.loss': 'validation',
+        'Gain.over': 'end',
+    }
+    assert gain.identity() == {**task.identity(), **own, 'Gain.optimizer': None, 'Gain.learning_rate': None}
     assert str(gain) == f'the gain over tuned Adam on {task}'
     assert Gain(make('regression')).jit_compile == 'auto'
     assert Gain(make('regression')).compiled(True).task.jit_compile is True
@@ -73,6 +110,17 @@ def test_an_open_gain_can_be_tried_but_measures_nothing(task):
         ({'reference': 1.0, 'spread': -1.0}, r'^Gain.spread = -1.0: must be'),
         ({'reference': 1.0}, r'^Gain.reference = 1.0, spread = None: give both, or none'),
         ({'task': Gain(make('regression'))}, r'^Gain.task: must be a task that measures a loss, and is the gain over'),
+        (
+            {'reference': 1.0, 'spread': 1.0, 'optimizer': 'adam'},
+            r"^Gain.optimizer = 'adam', learning_rate = None: give",
+        ),
+        ({'optimizer': 'adam', 'learning_rate': 0.1}, '^Gain.optimizer = .* and reference and spread with them'),
+        (
+            {'reference': 1.0, 'spread': 1.0, 'optimizer': 'keras.Adam', 'learning_rate': 0.1},
+            r"^Gain.optimizer = 'keras.Adam': must be a rule",
+        ),
+        ({'loss': 'test'}, r"^Gain.loss = 'test': choose from validation, training$"),
+        ({'over': 'all'}, r"^Gain.over = 'all': choose from end, mean$"),
         ({'lowest': 0.0}, r'^Gain.lowest = 0.0: must be a number, below 0$'),
         ({'task': 'digits_mlp'}, r"^Gain.task = 'digits_mlp': must be a Task"),
     ],
