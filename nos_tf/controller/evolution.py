@@ -7,9 +7,12 @@ what decides: a rule that was lucky once dies like any other.
 Reference: Real, Aggarwal, Huang & Le, Regularized Evolution for Image Classifier Architecture Search, AAAI 2019.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from nos_tf.controller.agent import Metrics, Samples, State, UniformAgent, check_state, checked_batch
+from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 
 
@@ -83,6 +86,15 @@ class EvolutionAgent:
             self._count += 1
         alive = self._rewards[: self._count]
         return {'log_prob': float(batch.log_probs.mean()), 'population_mean': float(alive.mean())}
+
+    def revise(self, reward: Callable[[UpdateRule], float]) -> None:
+        """Gives the population the rewards that are known now.
+
+        Args:
+          reward: of a rule that was sampled.
+        """
+        for place in range(min(self._count, len(self._rewards))):
+            self._rewards[place] = reward(self._space.rule(self._choices[place]))
 
     def state(self) -> State:
         """Returns the population as a ring, and how many rules there were."""

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gin
+import numpy as np
 
 from nos_tf import output
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
+from nos_tf.controller.evolution import EvolutionAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
@@ -34,6 +36,8 @@ from nos_tf.search.display import Display, scores_table
 from nos_tf.search.found import Found, best_of, table_of
 from nos_tf.search.journal import Journal
 from nos_tf.search.rescore import Score, rescore
+from nos_tf.search.seeds import PREFIX as SEEDS_PREFIX
+from nos_tf.search.seeds import Seeds
 from nos_tf.search.tally import Tally
 from nos_tf.search.trials import PREFIX, Arrivals, Queue, Trials
 from nos_tf.store.results import Store, best_rules, count_children, stored_identity
@@ -63,6 +67,9 @@ class Search(Configured):
         seed: of the learner.
         rescored: how many of the best distinct rules are trained again at the end.
         rescore_seeds: on how many fresh seeds; 0 for none, else two or more.
+        seeds: that a rule may have; after each batch the best rules so far train on one more, until they have had so
+            many. The learner is told the mean, above that of the promising shrunk by the noise between seeds.
+        promising: how many of the best rules have more than one seed.
         baselines: names of known rules that are scored beside them.
         reject_untrainable: give rules that cannot train the reward of chance, if the task has one, and do not train
             them.
@@ -87,6 +94,8 @@ class Search(Configured):
     seed: Natural = 0
     rescored: Natural = 10
     rescore_seeds: Natural = 5
+    seeds: Count = 1
+    promising: Count = 10
     baselines: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam')
     reject_untrainable: bool = False
     merge_equal_functions: bool = False
@@ -97,6 +106,8 @@ class Search(Configured):
         super().__post_init__()
         if self.rescore_seeds == 1:
             raise ValueError('Search.rescore_seeds = 1: one seed gives no interval; use 2 or more, or 0 for none')
+        if self.seeds > 1 and self.asynchronous:
+            raise ValueError(f'Search.seeds = {self.seeds}: must be 1 in an asynchronous search, where no batch ends')
         unknown = [name for name in self.baselines if name not in KNOWN_RULES]
         if unknown:
             raise ValueError(f'Search.baselines has {unknown[0]!r}: choose from {", ".join(KNOWN_RULES)}')
@@ -112,7 +123,15 @@ class Search(Configured):
         The budget does not, nor which evaluator trains; one that looks rewards up does, and so does a cluster whose
         machines may differ.
         """
-        own = ('seed', 'reject_untrainable', 'merge_equal_functions', 'asynchronous', 'max_staleness')
+        own = (
+            'seed',
+            'seeds',
+            'promising',
+            'reject_untrainable',
+            'merge_equal_functions',
+            'asynchronous',
+            'max_staleness',
+        )
         return {
             **{f'Search.{name}': getattr(self, name) for name in own},
             'Search.learner': f'@{type(self.learner).__name__}()',
@@ -158,6 +177,7 @@ class Search(Configured):
             summary = {
                 **session.tally.summary(),
                 'trained': session.store.trained(self.child.seed),
+                'more_seeds': session.seeds.more if session.seeds else 0,
                 'baselines': {score.name: score.mean for score in scores if score.name},
                 'rescored': [dataclasses.asdict(score) for score in scores],
                 'seconds': session.seconds,
@@ -273,7 +293,7 @@ class Search(Configured):
         session.resume(agent, trials)
         while (missing := self.children - session.tally.children) > 0:
             trials.fill(agent.propose, missing)
-            arrivals = trials.take(missing, session.show)
+            arrivals = session.look_again(trials.take(missing, session.show), agent)
             metrics = agent.update(*arrivals.batch()) if arrivals.fresh.any() else {}
             session.save(arrivals, agent, metrics, trials)
             session.log(arrivals, metrics, trials)
@@ -282,7 +302,8 @@ class Search(Configured):
         """The best distinct rules and the baselines on fresh seeds."""
         if not self.rescore_seeds:
             return []
-        candidates = best_rules(session.store.results(), self.rescored)
+        ranked = session.seeds.best(self.rescored) if session.seeds else None
+        candidates = best_rules(session.store.results(), self.rescored) if ranked is None else ranked
         seeds = [self.child.seed + 1 + i for i in range(self.rescore_seeds)]
         total = (len(candidates) + len(self.baselines)) * len(seeds)
         return rescore(
@@ -317,6 +338,7 @@ class _Session:
             reject_untrainable=search.reject_untrainable,
             merge_equal_functions=search.merge_equal_functions,
         )
+        self.seeds = Seeds(self.queue, search.child, search.seeds, search.promising) if search.seeds > 1 else None
 
     @property
     def seconds(self) -> float:
@@ -328,19 +350,34 @@ class _Session:
         if not self.tally.children:
             return
         state = self._checkpoint.state
-        agent.restore({name: value for name, value in state.items() if not name.startswith(PREFIX)})
+        agent.restore({name: value for name, value in state.items() if not name.startswith((PREFIX, SEEDS_PREFIX))})
         trials.restore(state, self._checkpoint.iteration)
+        if self.seeds:
+            programs = (UpdateRule(tuple(row.program.split())) for row in self.store.results())
+            self.seeds.restore(state, programs)
 
     def show(self, done: int) -> None:
         """Shows that so many of a batch have arrived."""
         self.display.show(self.tally, under_way=done)
+
+    def look_again(self, arrivals: Arrivals, agent: Agent) -> Arrivals:
+        """Trains the best rules so far on more seeds, where they may have several; returns what is known now."""
+        if not self.seeds:
+            return arrivals
+        self.seeds.add(sample.job.program for sample in arrivals.samples)
+        self.seeds.train(self.show)
+        told = self.seeds.reward
+        if isinstance(agent, EvolutionAgent):
+            agent.revise(lambda rule: told(rule.canonical()))
+        return arrivals._replace(rewards=np.array([told(s.job.program) for s in arrivals.samples], np.float32))
 
     def save(self, arrivals: Arrivals, agent: Agent, metrics: Metrics, trials: Trials) -> None:
         """Files children, the agent that has learned from them, its metrics and what is under way, all or nothing."""
         iteration = trials.version
         children = [StoredChild(iteration, sample.version, sample.rule, sample.log_prob) for sample in arrivals.samples]
         trials.version += 1
-        checkpoint = Checkpoint(iteration + 1, self.seconds, {**agent.state(), **trials.state()})
+        seeds_state = self.seeds.state() if self.seeds else {}
+        checkpoint = Checkpoint(iteration + 1, self.seconds, {**agent.state(), **trials.state(), **seeds_state})
         for row in self.store.save_batch(children, self._seed, checkpoint, metrics):
             self.tally.add(row)
 

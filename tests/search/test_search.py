@@ -17,7 +17,7 @@ import gin
 import numpy as np
 import pytest
 
-from nos_tf.controller.learners import TRPO, RandomSearch, Reinforce
+from nos_tf.controller.learners import TRPO, Evolution, RandomSearch, Reinforce
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.dsl.space import SearchSpace
@@ -185,10 +185,12 @@ SHORT_CUTS = {'space': DEEP, 'reject_untrainable': True, 'merge_equal_functions'
         pytest.param(Reinforce, {}, marks=pytest.mark.drill),
         pytest.param(RandomSearch, {}, marks=pytest.mark.drill),
         (Reinforce, SHORT_CUTS),
+        (Evolution, {'seeds': 3, 'promising': 4}),
     ],
 )
 def test_interrupted_search_goes_on_bit_for_bit(tmp_path, learner, overrides):
-    hyper_parameters = {} if learner is RandomSearch else {'units': 8}
+    own: dict = {RandomSearch: {}, Evolution: {'batch_size': 5, 'population': 10, 'tournament': 3}}
+    hyper_parameters = own.get(learner, {'units': 8})
     whole = search(learner(**hyper_parameters), **overrides).run(tmp_path / 'whole')
     for stop_after in (0, 7):
         with pytest.raises(KeyboardInterrupt):
@@ -199,8 +201,21 @@ def test_interrupted_search_goes_on_bit_for_bit(tmp_path, learner, overrides):
     told, expected = (read_run(tmp_path / name).updates for name in ('parts', 'whole'))
     assert told == expected and [update.children for update in told] == list(range(5, 61, 5))
     assert {**parts, 'seconds': 0} == {**whole, 'seconds': 0}
-    if overrides:
+    if learner is Evolution:
+        assert whole['more_seeds'] > 8
+    elif overrides:
         assert whole['rejected'] > 0 and whole['merged'] > 0
+
+
+def test_the_learner_is_told_the_mean_over_seeds_of_the_best(tmp_path):
+    evaluator = Table()
+    summary = search(RandomSearch(), evaluator, children=100, seeds=3, promising=2).run(tmp_path)
+    asked = [job for job in evaluator.trained if job.seed > 1000]
+    assert len(asked) == summary['more_seeds'] > 4 and {job.seed for job in asked} == {1001, 1002}
+    best = UpdateRule.parse(max(summary['rescored'], key=lambda score: score['search_reward'] or 0)['rule']).canonical()
+    assert {Job(best, seed) for seed in (1001, 1002)} <= set(asked)
+    with pytest.raises(ValueError, match=r'^Search.seeds = 3: must be 1 in an asynchronous search'):
+        search(seeds=3, asynchronous=True)
 
 
 def test_rewards_without_training_are_in_the_order_of_sampling(tmp_path):
