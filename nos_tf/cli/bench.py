@@ -34,7 +34,7 @@ def bench() -> None:
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.task:
-        told['tasks'] = dict(map(_task, arguments.task))
+        told['tasks'] = dict(map(task_of, arguments.task))
     elif not (arguments.gin_files or arguments.gin_bindings):
         told['tasks'] = {name: TASKS[name]() for name in (QUICK if arguments.quick else TASKS)}
     if arguments.workers is not None:
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _task(text: str) -> tuple[str, Any]:
+def task_of(text: str) -> tuple[str, Any]:
     """Returns the name and the task that an argument stands for.
 
     Raises:

@@ -20,14 +20,16 @@ from nos_tf import output
 from nos_tf.compare.bench_result import BenchResult, TaskResult, best_of, write_curves
 from nos_tf.compare.curves import Curve, CurveSetup, Own
 from nos_tf.compare.trainings import TrainingRun
-from nos_tf.config import NOT_EMPTY, Configured, Count, Positive, bindings_of
+from nos_tf.config import NOT_EMPTY, Configured, Count, Positive
 from nos_tf.errors import RunError
+from nos_tf.evaluation import machine
 from nos_tf.evaluation.jobs import Evaluator
 from nos_tf.evaluation.machine import is_of_machine, use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.files import write_text
 from nos_tf.optimizers.contender import Contender
 from nos_tf.optimizers.schedule import SCHEDULES
+from nos_tf.store.database import OTHERS
 from nos_tf.store.trainings import Key, Training, TrainingStore
 from nos_tf.tasks.suite import Gain, Suite
 from nos_tf.tasks.sweep import finer_rates
@@ -132,7 +134,7 @@ class Bench(Configured):
                     'leave one out'
                 )
             programs[same] = name
-            entries[name] = _Entry(_variants(contender, self.choices))
+            entries[name] = _Entry(_variants(contender, self.choices), None, bool(rule and rule.reads_progress))
         return entries
 
     @property
@@ -143,8 +145,7 @@ class Bench(Configured):
     @property
     def is_ladder(self) -> bool:
         """Whether trainings of several lengths are compared, for want of one that goes on."""
-        texts = [entry.variants[0] for entry in self._entries.values() if not entry.own]
-        reads = any(rule.reads_progress for text in texts if (rule := Contender(text).rule))
+        reads = any(entry.reads_progress for entry in self._entries.values())
         return reads or self.schedule != 'constant' or any(_schedule_of(task) for task in self.tasks.values())
 
     def identity(self) -> dict[str, Any]:
@@ -153,7 +154,6 @@ class Bench(Configured):
         return {f'Bench.{name}': getattr(self, name) for name in own} | {
             'Bench.tasks': {name: str(task) for name, task in self.tasks.items()},
             'Bench.contenders': {name: list(entry.variants) for name, entry in self._entries.items()},
-            **bindings_of(self.evaluator),
         }
 
     def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> BenchResult:
@@ -173,14 +173,16 @@ class Bench(Configured):
         except ValueError as error:
             raise RunError(str(error)) from error
         columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed} of some {task.total}'))
-        results = []
+        results, mixed = [], []
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=output.console()) as progress:
             bar = progress.add_task('bench', total=self._expected * len(self.tasks))
             for i, (name, task) in enumerate(self.tasks.items()):
                 progress.update(bar, description=name, completed=i * self._expected)
                 part = _OnTask(self, name, task, run_dir / name, allow_mixed, lambda: progress.advance(bar))
                 results.append(part.run())
-        result = BenchResult(self.reference, NULL, tuple(results), self.identity())
+                mixed += part.others
+        told = self.identity() | machine.identity() | ({OTHERS: mixed} if mixed else {})
+        result = BenchResult(self.reference, NULL, tuple(results), told)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_text(run_dir / 'summary.json', json.dumps(result.as_json(), indent=1))
         write_curves(run_dir)
@@ -200,6 +202,7 @@ class _Entry:
 
     variants: tuple[str, ...]
     own: Own | None = None
+    reads_progress: bool = False
 
 
 def _variants(contender: Contender, choices: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
@@ -235,6 +238,7 @@ class _OnTask:
     ) -> None:
         self._bench, self._name, self._task, self._folder = bench, name, task, folder
         self._allow_mixed, self._advance = allow_mixed, advance
+        self.others: list[Any] = []  # machines of another kind that have trained part of it
         try:
             self._steps = int(task.load().steps)
         except (ValueError, FileNotFoundError) as error:
@@ -255,6 +259,7 @@ class _OnTask:
         for length in lengths:
             measured = _spread(MEASURED_IN_LADDER, length) if bench.is_ladder else steps
             with self._opened(length, measured, self._folder / folders.format(length)) as run:
+                self.others += run.identity.get(OTHERS, [])
                 bowls = bowls or self._tuned(run)
                 judged[length] = self._judged(run, bowls, length)
                 for key, curve in run.read().items():
@@ -315,8 +320,8 @@ class _OnTask:
         chance, reached = self._task.chance, best_of(bowls[self._bench.reference])[2]
         if chance is not None and -reached <= chance:
             raise RunError(
-                f'{self._name}: {self._bench.reference} reaches {-reached:g} at best, and the untrained model has '
-                f'{chance:g}: there is nothing to compare with; look at Bench.learning_rates, steps and data'
+                f'{self._name}: {self._bench.reference} reaches a measure of {-reached:g} at best, and the untrained '
+                f'model has {chance:g}: there is nothing to compare with; look at Bench.learning_rates, steps and data'
             )
         return bowls
 

@@ -16,7 +16,7 @@ from scipy import stats
 from nos_tf.compare.paired import CONFIDENCE
 
 IN_A_ROW = 3  # measures below the target, for it to count as reached
-SPLITS = 40  # of the seeds in halves
+SPLITS = 20  # of the seeds in halves
 RESAMPLES = 1000
 FEWEST = 3  # seeds of an interval
 

@@ -6,10 +6,12 @@ is always minus the validation loss, and validation data are never noised. Steps
 of six epochs is a whole training.
 """
 
+import csv
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
@@ -19,6 +21,7 @@ from keras import layers, ops
 
 from nos_tf.tasks.data import Digits
 from nos_tf.tasks.keras_task import KerasTask
+from nos_tf.tasks.suite import Gain, Suite
 
 Build = Callable[[], keras.Model]
 Examples = tuple[Any, np.ndarray]  # x and y
@@ -35,6 +38,9 @@ NUMERALS = (
     'eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand'
 )
 PAD, START, END = range(3)  # the codes of words; numerals follow
+
+RULERS = Path(__file__).with_name('rulers.csv')
+"""What tuned Adam reaches on the tasks of `suite`, and how much known rules differ (benchmarks/suite_study.py)."""
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -247,6 +253,37 @@ def text_words(large: bool = False, noisy: bool = False) -> KerasTask:
     build, batch_size = partial(_bag, count, width, 0.2 * noisy), 8 if noisy else 64
     few = tuple(part[:2000] for part in validation)
     return KerasTask(build, train, few, loss=CROSSENTROPY, steps=steps, batch_size=batch_size)
+
+
+@gin.register
+def suite(hopeless: float = -2.0) -> Suite:
+    """Returns four tasks as one reward, the cheap ones first: gains over tuned Adam, whose rulers are frozen.
+
+    A classifier at two sizes, an autoencoder whose gradients carry little noise, and a language model whose gradients
+    carry much. Rates are to be looked at finely: the rulers were found with `Child(refine=True)`.
+
+    Args:
+        hopeless: as of `Suite`.
+    """
+    with RULERS.open(encoding='utf-8', newline='') as file:
+        rulers = {row['task']: row for row in csv.DictReader(file)}
+    return Suite([_gain_of(task, rulers[name]) for name, task in tasks_of_suite().items()], hopeless)
+
+
+def tasks_of_suite() -> dict[str, KerasTask]:
+    """Returns the tasks of `suite` by name."""
+    return {
+        'digits_mlp': digits_mlp(),
+        'digits_autoencoder': digits_autoencoder(),
+        'digits_mlp large': digits_mlp(large=True),
+        'text_gru noisy': text_gru(noisy=True),
+    }
+
+
+def _gain_of(task: KerasTask, ruler: Mapping[str, str]) -> Gain:
+    """Returns the gain on a task by a row of rulers.csv."""
+    reference, spread, rate = (float(ruler[name]) for name in ('reference', 'spread', 'learning_rate'))
+    return Gain(task, reference, spread, ruler['optimizer'], rate)
 
 
 def _classify_digits(build: Build, steps: int, batch_size: int, noisy: bool) -> KerasTask:
