@@ -33,9 +33,10 @@ test-backends: $(BACKENDS)/.installed  ## the tests on JAX and PyTorch, in .venv
 	$(ONE_THREAD) NOS_TF_BACKENDS=required $(BACKENDS)/bin/python -m pytest $(PYTEST_ARGS) tests/optimizers/test_backends.py tests/optimizers/test_export_torch.py tests/optimizers/test_export_optax.py tests/benchmarks/test_accelerator.py
 
 DRILL_DIR ?= $(shell mktemp -d)
-drill: $(STAMP)  ## six kinds of Keras model as scripts, killed and taken up, as notebooks, and the longest tests (an hour)
+drill: $(STAMP)  ## six kinds of Keras model as scripts, killed and taken up, as notebooks; a bench and a suite killed; the longest tests (an hour)
 	$(ONE_THREAD) $(BIN)/python -m pytest -m drill tests
 	$(BIN)/python tests/drills/own_models.py --folder $(DRILL_DIR)
+	$(BIN)/python tests/drills/killed.py --folder $(DRILL_DIR)-killed
 
 lint: $(STAMP)  ## ruff and mypy, nothing is changed
 	$(BIN)/ruff check $(CODE)
