@@ -34,7 +34,11 @@ def bench() -> None:
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.task:
-        told['tasks'] = dict(map(task_of, arguments.task))
+        named = [task_of(text) for text in arguments.task]
+        names = [name for name, _ in named]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise RunError(f'--task: {min(twice)} is there twice; a task of a file has the name after the colon')
+        told['tasks'] = dict(named)
     elif not (arguments.gin_files or arguments.gin_bindings):
         told['tasks'] = {name: TASKS[name]() for name in (QUICK if arguments.quick else TASKS)}
     if arguments.workers is not None:

@@ -7,6 +7,7 @@ read 1.00 within its interval.
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,9 @@ class Bench(Configured):
             raise ValueError(f'Bench.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
         self.learning_rates = tuple(sorted({float(rate) for rate in self.learning_rates}))
         self.tasks = dict(self._single_tasks())
+        for key, values in self.choices.items():
+            if isinstance(values, str) or not values or not all(isinstance(value, int | float) for value in values):
+                raise ValueError(f'Bench.choices[{key!r}] = {values!r}: must be numbers, at least one')
         self._entries = self._checked()
 
     def quick(self) -> 'Bench':
@@ -102,6 +106,8 @@ class Bench(Configured):
 
     def _single_tasks(self) -> Iterator[tuple[str, Task]]:
         for name, task in self.tasks.items():
+            if not (isinstance(name, str) and re.fullmatch(r'\w[\w .+-]*', name)):
+                raise ValueError(f'Bench.tasks: the name {name!r} must be of letters, digits, spaces and . + - _')
             parts = task.tasks if isinstance(task, Suite) else (task,)
             for i, part in enumerate(parts):
                 inner = part.task if isinstance(part, Gain) else part
@@ -181,6 +187,7 @@ class Bench(Configured):
                 part = _OnTask(self, name, task, run_dir / name, allow_mixed, lambda: progress.advance(bar))
                 results.append(part.run())
                 mixed += part.others
+                progress.console.print(_line(results[-1], self.reference), highlight=False, soft_wrap=True)
         told = self.identity() | machine.identity() | ({OTHERS: mixed} if mixed else {})
         result = BenchResult(self.reference, NULL, tuple(results), told)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -356,6 +363,14 @@ class _OnTask:
 def _spread(shares: Iterable[float], steps: int) -> tuple[int, ...]:
     """Returns shares of a number of updates, each at least one, ascending."""
     return tuple(sorted({max(1, round(steps * share)) for share in shares}))
+
+
+def _line(found: TaskResult, reference: str) -> str:
+    """Returns what is said of a task that has been done."""
+    text, rate = found.setting(reference)
+    best = max((name for name in found.losses if name != NULL), key=lambda name: -found.final(name).mean())
+    told = f'{found.name}: {reference} ends at {found.final(reference).mean():.4g} ({text} at {rate:g})'
+    return told if best == reference else f'{told}, {best} at {found.final(best).mean():.4g}'
 
 
 def _is_done(job: Training, found: Curve) -> bool:

@@ -63,6 +63,8 @@ class KerasTask(Configured):
         batch_size: examples of an update; what is left of an epoch is dropped. A stream brings its own batches, and is
             measured by these.
         class_weight: class -> weight of its examples in training.
+        augment: (x, seed) -> x, what is done to the inputs of each minibatch in training; random numbers have to follow
+            from the seed, int32 [2], as those of `tf.random.stateless_uniform` do.
         clipnorm: bound of the norm of each variable's gradient, as in the optimizers of Keras.
         weight_decay: decoupled: before each update, weights lose so much of themselves times the learning rate.
         no_decay: words such as 'bias', 'gamma' and 'beta'; variables whose name has one of them do not decay.
@@ -86,6 +88,7 @@ class KerasTask(Configured):
     epochs: Count | None = None
     batch_size: Count = 32
     class_weight: Any = None
+    augment: Callable[[Any, tf.Tensor], Any] | None = None
     clipnorm: Positive | None = None
     weight_decay: Annotated[float, at_least(0)] = 0.0
     no_decay: Sequence[str] = ()
@@ -314,6 +317,12 @@ class _Loaded:
                     f'KerasTask.measure = {self.task.measure!r}: cannot be computed ({_brief(error)})'
                 ) from error
             self._metric.reset_state()
+        if self.task.augment is not None:
+            try:
+                augmented = self.task.augment(x, tf.constant([0, 1]))
+                tf.nest.map_structure(lambda old, new: tf.ensure_shape(new, old.shape), x, augmented)
+            except Exception as error:  # whatever it raises
+                raise ValueError(f'KerasTask.augment: cannot augment a batch of x ({_brief(error)})') from error
         weights, state = self._values(self.model)
         first, again = (float(self._call(weights, state, batch, training=True)[0]) for _ in range(2))
         if first != again:
@@ -332,6 +341,7 @@ class _Loaded:
             'KerasTask.measure': spelled(task.measure),
             'KerasTask.lower_is_better': self._sign < 0,
             'KerasTask.no_decay': list(task.no_decay),
+            'KerasTask.augment': spelled(task.augment),
             'KerasTask.class_weight': task.class_weight and {str(k): v for k, v in task.class_weight.items()},
             'KerasTask.build': self._description,
             'KerasTask.train': ('stream ' if self._stream else '') + fingerprint(self.data.train),
@@ -368,24 +378,36 @@ class _Loaded:
         )
         return tf.concat([tf.cast(tf.reshape(weight, [-1]), tf.float32) for weight in weights], 0), others
 
-    def batches(self, seed: tf.Tensor) -> tf.Tensor:
-        """Returns the examples of each step, every epoch shuffled anew: int32 [steps, batch]; the seed for a stream."""
-        if self._stream:
-            return seed
+    def batches(self, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the seed, and the examples of each step, every epoch shuffled anew: int32 [steps, batch].
+
+        Of a stream there is no more than the seed.
+        """
+        return seed, seed if self._stream else self._order(seed)
+
+    def _order(self, seed: tf.Tensor) -> tf.Tensor:
         there, size = count(self.data.train), self.task.batch_size
         shuffle = partial(tf.random.experimental.stateless_shuffle, tf.range(there))
         epochs = range(math.ceil(self.steps / (there // size)))
         order = tf.stack([shuffle(tf.stack([seed, 1000 + epoch])) for epoch in epochs])
         return tf.reshape(order[:, : there // size * size], [-1, size])[: self.steps]
 
-    def _batch(self, data: Data, batches: tf.Tensor, step: tf.Tensor) -> Any:
+    def _batch(self, data: Data, batches: tuple[tf.Tensor, tf.Tensor], step: tf.Tensor) -> Any:
         """The minibatch of a step."""
-        if not self._stream:
-            return at(data.train, batches[step])
-        specs = tf.nest.flatten(self._stream.batch)
-        parts = tf.numpy_function(self._stream.get, [batches, step], [spec.dtype for spec in specs])
+        seed, order = batches
+        batch = self._streamed(seed, step) if self._stream else at(data.train, order[step])
+        if self.task.augment is None:
+            return batch
+        x, *rest = batch
+        return self.task.augment(x, tf.stack([seed, 1 + step])), *rest
+
+    def _streamed(self, seed: tf.Tensor, step: tf.Tensor) -> Any:
+        """The minibatch of a step, of a stream."""
+        stream: Any = self._stream
+        specs = tf.nest.flatten(stream.batch)
+        parts = tf.numpy_function(stream.get, [seed, step], [spec.dtype for spec in specs])
         shaped = [tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)]
-        return weighed(tf.nest.pack_sequence_as(self._stream.batch, shaped), self.task.class_weight)
+        return weighed(tf.nest.pack_sequence_as(stream.batch, shaped), self.task.class_weight)
 
     def schedule(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the factor of the learning rate at a step, float32 []."""
@@ -424,7 +446,7 @@ class _Loaded:
         return np.repeat(np.where(spared, 0.0, self.task.weight_decay), self._sizes).astype(np.float32)
 
     def gradient(
-        self, data: Data, batches: tf.Tensor, step: tf.Tensor, weights: tf.Tensor, state: list[tf.Tensor]
+        self, data: Data, batches: Any, step: tf.Tensor, weights: tf.Tensor, state: list[tf.Tensor]
     ) -> Gradient:
         """Returns the gradient of the loss of a minibatch."""
         with tf.GradientTape() as tape:

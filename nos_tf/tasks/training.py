@@ -7,9 +7,11 @@ checkpoint ends with the same bits as one that never stopped, on the same machin
 import hashlib
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,6 +25,7 @@ from nos_tf.config import Configured, Count, Incidental, Natural, at_least, bind
 from nos_tf.optimizers.averages import finalised
 from nos_tf.optimizers.contender import Contender
 from nos_tf.tasks.data import Images, ImageSource, Split
+from nos_tf.tasks.keras_task import KerasTask
 
 SAVE_SECONDS = 60.0  # between two checkpoints of one training, which end an epoch
 EVALUATION_BATCH = 500
@@ -124,9 +127,73 @@ class Recipe(Configured):
             raise ValueError(f'Recipe.shift = {self.shift}: images have {min(images.shape[:2])} pixels a side')
         return images
 
+    @property
+    def augmentation(self) -> 'Augmentation':
+        """What is done to the images of a minibatch in training."""
+        return Augmentation(self.flips, self.shift)
+
+    def task(self) -> KerasTask:
+        """Returns the recipe as a task, whose measure is minus the cross-entropy on validation images."""
+        images = self.load()
+        train = images.train.head(self.train_examples)
+        return KerasTask(
+            partial(_penalised, self.network, images.shape, images.classes, self.weight_decay),
+            (train.images, train.labels),
+            (images.validation.images, images.validation.labels),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            measure=keras.metrics.SparseCategoricalCrossentropy(from_logits=True),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            augment=self.augmentation if self.flips or self.shift else None,
+        )
+
     def identity(self) -> dict[str, Any]:
         """All that a curve depends on but its length and the machine: name of each part -> JSON value."""
         return bindings_of(self) | {'images': self.load().fingerprint()}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Mirrors half of the images, and moves them by up to so many pixels each way, reflecting at the edge."""
+
+    flips: bool
+    shift: int
+
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Returns images [B, H, W, C], each augmented by what follows from the seed, int32 [2]."""
+        count, height, width, _ = images.shape
+        if self.flips:
+            mirrored = tf.random.stateless_uniform([count, 1, 1, 1], seed) < 0.5
+            images = tf.where(mirrored, images[:, :, ::-1], images)
+        if s := self.shift:
+            images = tf.pad(images, [[0, 0], [s, s], [s, s], [0, 0]], 'REFLECT')
+            corner = tf.random.stateless_uniform([2, count, 1], seed, 0, 2 * s + 1, tf.int32)
+            images = tf.gather(images, corner[0] + tf.range(height), axis=1, batch_dims=1)
+            images = tf.gather(images, corner[1] + tf.range(width), axis=2, batch_dims=1)
+        return images
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what it is made of."""
+        return asdict(self)
+
+
+@gin.register
+def recipe_task(recipe: Recipe = gin.REQUIRED) -> KerasTask:
+    """Returns a recipe as a task, for gin.
+
+    Args:
+        recipe: images, a network and how they are trained.
+    """
+    return recipe.task()
+
+
+def _penalised(network: Network, shape: tuple[int, int, int], classes: int, weight_decay: float) -> keras.Model:
+    """Returns a network, drawn by Python's random numbers, whose kernels have an L2 penalty."""
+    model = network.model(shape, classes, random.getrandbits(30))
+    for weight in model.trainable_variables if weight_decay else ():
+        if len(weight.shape) > 1:
+            weight.regularizer = keras.regularizers.L2(weight_decay / 2)
+    return model
 
 
 class RecipeTrainer:
@@ -255,7 +322,9 @@ class _Model:
 
         def step(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             """One update."""
-            batch = self._augmented(tf.gather(images, order[i]), tf.stack([self._seed, 1 + number * steps + i]))
+            batch = self._recipe.augmentation(
+                tf.gather(images, order[i]), tf.stack([self._seed, 1 + number * steps + i])
+            )
             return i + 1, total + self._update(batch, tf.gather(labels, order[i]))
 
         _, total = tf.while_loop(lambda i, _: i < steps, step, (0, 0.0), parallel_iterations=1)
@@ -274,18 +343,6 @@ class _Model:
             ]
         self._optimizer.apply(gradients, weights)
         return loss
-
-    def _augmented(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        count, height, width, _ = images.shape
-        if self._recipe.flips:
-            mirrored = tf.random.stateless_uniform([count, 1, 1, 1], seed) < 0.5
-            images = tf.where(mirrored, images[:, :, ::-1], images)
-        if s := self._recipe.shift:
-            images = tf.pad(images, [[0, 0], [s, s], [s, s], [0, 0]], 'REFLECT')
-            corner = tf.random.stateless_uniform([2, count, 1], seed, 0, 2 * s + 1, tf.int32)
-            images = tf.gather(images, corner[0] + tf.range(height), axis=1, batch_dims=1)
-            images = tf.gather(images, corner[1] + tf.range(width), axis=2, batch_dims=1)
-        return images
 
     def _accuracy(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """The share that is classified rightly, float32 []."""

@@ -144,6 +144,8 @@ def test_tasks_may_be_a_suite_or_gains(task):
         ({'schedule': 'step'}, r"^Bench.schedule = 'step': choose from constant, linear, cosine"),
         ({'tasks': {}}, r'^Bench.tasks = {}: must be'),
         ({'tasks': {'a': 3}}, r"^Bench.tasks\['a'\] = 3: must be a task that can be made longer"),
+        ({'tasks': {'../a': make('regression')}}, r"^Bench.tasks: the name '../a' must be of letters"),
+        ({'choices': {'beta_2': ()}}, r"^Bench.choices\['beta_2'\] = \(\): must be numbers, at least one"),
         ({'seeds': 0}, r'^Bench.seeds = 0: must be a whole number, at least 1'),
     ],
 )

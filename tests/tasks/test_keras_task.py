@@ -61,7 +61,7 @@ def fitted(loaded, optimizer, steps=20):
     """The model after `fit` on the same batches."""
     model = loaded._build(0)
     model.compile(optimizer, loss=loaded.task.loss)
-    order = loaded.batches(tf.constant(0)).numpy()[:steps]
+    order = loaded.batches(tf.constant(0))[1].numpy()[:steps]
     model.fit(Batches(loaded, order), shuffle=False, verbose=0)
     return model
 
@@ -225,7 +225,9 @@ def test_a_dataset_is_held_and_a_stream_is_a_function_of_seed_and_epoch():
     loaded = streamed.load()
     for step in (0, 9, 10, 24, 3):  # ten batches an epoch
         batch = [*stream(5, step // 10)][step % 10]
-        for ours, theirs in zip(loaded._batch(loaded.data, tf.constant(5), tf.constant(step)), batch, strict=True):
+        for ours, theirs in zip(
+            loaded._batch(loaded.data, loaded.batches(tf.constant(5)), tf.constant(step)), batch, strict=True
+        ):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -476,3 +478,24 @@ def test_a_model_that_is_another_each_time_is_refused():
     loaded = dataclasses.replace(make('regression'), build=random_model).load()
     with pytest.raises(ValueError, match='KerasTask.build: returned another model than the first time'):
         loaded.start(1)
+
+
+def shifted(x, seed):
+    """Adds one number to all examples of a minibatch."""
+    return x + tf.random.stateless_uniform([], seed)
+
+
+def test_inputs_are_augmented_in_training_by_what_follows_from_the_seed():
+    plain, augmented = (make('regression', augment=augment).load() for augment in (None, shifted))
+    batches, step = augmented.batches(tf.constant(3)), tf.constant(5)
+    weights, state = plain.start(3)
+    found = augmented.gradient(augmented.data, batches, step, weights, state)
+    x, y = augmented.data.train
+    moved = augmented.data._replace(train=(shifted(x, tf.constant([3, 6])), y))
+    expected = plain.gradient(moved, batches, step, weights, state)
+    np.testing.assert_allclose(found.gradient, expected.gradient, rtol=1e-5, atol=1e-6)
+    assert float(plain.gradient(plain.data, batches, step, weights, state).loss) != float(found.loss)
+    assert float(plain.measure(plain.data, weights, state)) == float(augmented.measure(augmented.data, weights, state))
+    assert plain.identity() != augmented.identity() == make('regression', augment=shifted).identity()
+    with pytest.raises(ValueError, match=r'^KerasTask.augment: cannot augment a batch of x \('):
+        make('regression', augment=lambda x, seed: x[:1]).load()

@@ -101,12 +101,12 @@ def test_an_update_is_that_of_keras_with_an_l2_penalty(tmp_path):
 
 
 def test_augmentation_mirrors_and_shifts_and_reflects():
-    model = model_of(dataclasses.replace(RECIPE, shift=2), 'keras.SGD')
+    augmentation = dataclasses.replace(RECIPE, shift=2).augmentation
     image = np.arange(64, dtype=np.float32).reshape(8, 8, 1)
     padded = np.pad(image, [(2, 2), (2, 2), (0, 0)], mode='reflect')
     mirrored = np.pad(image[:, ::-1], [(2, 2), (2, 2), (0, 0)], mode='reflect')
     crops = {p[i : i + 8, j : j + 8].tobytes() for p in (padded, mirrored) for i in range(5) for j in range(5)}
-    seen = {part.tobytes() for part in model._augmented(tf.constant([image] * 600), tf.constant([1, 2])).numpy()}
+    seen = {part.tobytes() for part in augmentation(tf.constant([image] * 600), tf.constant([1, 2])).numpy()}
     assert seen == crops and len(crops) == 50
 
 
