@@ -46,6 +46,7 @@ def tasks() -> None:
     )
     console.print(measured)
     console.print('\nIn gin: Search.task = @digits_mlp(); in Python: nos_tf.tasks.builtin.digits_mlp(large=True).')
+    console.print('Four of them as one reward: @suite(), nos_tf.tasks.builtin.suite() (docs/your_own_task.md).')
 
 
 def main() -> None:

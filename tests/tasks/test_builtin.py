@@ -20,7 +20,7 @@ import tensorflow as tf
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.tasks import builtin
-from nos_tf.tasks.builtin import TASKS
+from nos_tf.tasks.builtin import RULERS, TASKS, suite, tasks_of_suite
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.keras_task import KerasTask
 
@@ -258,3 +258,14 @@ def test_gin_makes_a_task_by_its_name():
         gin.clear_config()
     assert isinstance(task, KerasTask) and task.batch_size == 4
     assert TASKS['wine']().batch_size == 16  # what gin binds is for gin
+
+
+def test_the_suite_is_of_gains_whose_rulers_are_frozen():
+    made = suite(hopeless=-1.0)
+    with RULERS.open(encoding='utf-8', newline='') as file:
+        rulers = list(csv.DictReader(file))
+    assert [row['task'] for row in rulers] == list(tasks_of_suite()) and len(made.tasks) == 4
+    assert made.hopeless == -1.0 and not any(gain.is_open for gain in made.tasks)
+    for row, gain in zip(rulers, made.tasks, strict=True):
+        assert (gain.optimizer, gain.reference) == (row['optimizer'], float(row['reference']))
+        assert 0 < gain.reference < gain.untrained
