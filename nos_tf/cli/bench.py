@@ -15,14 +15,14 @@ import cloudpickle
 
 from nos_tf.cli import commandline
 from nos_tf import output
-from nos_tf.compare.bench import Bench
+from nos_tf.compare.bench import QUICK, Bench
 from nos_tf.errors import RunError
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.report import bench_report
 from nos_tf.tasks.builtin import TASKS
 from nos_tf.tasks.task import Task
 
-QUICK = ('digits_mlp', 'wine')
+SMALL = ('digits_mlp', 'wine')
 
 
 def bench() -> None:
@@ -40,12 +40,12 @@ def bench() -> None:
             raise RunError(f'--task: {min(twice)} is there twice; a task of a file has the name after the colon')
         told['tasks'] = dict(named)
     elif not (arguments.gin_files or arguments.gin_bindings):
-        told['tasks'] = {name: TASKS[name]() for name in (QUICK if arguments.quick else TASKS)}
+        told['tasks'] = {name: TASKS[name]() for name in (SMALL if arguments.quick else TASKS)}
     if arguments.workers is not None:
         told['evaluator'] = ProcessPool(arguments.workers)
-    configured = commandline.configure(arguments, lambda: Bench(**told))
     if arguments.quick:
-        configured.quick()
+        told = QUICK | told
+    configured = commandline.configure(arguments, lambda: Bench(**told))
     result = configured.run(arguments.run_dir, allow_mixed=arguments.allow_mixed)
     output.say(str(result))
     output.say(str(bench_report.write(arguments.run_dir)))
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--tuning_seeds', type=int, metavar='N', help='on which rates are chosen: 2')
     parser.add_argument('--schedule', metavar='KIND', help='of learning rates: constant, linear or cosine to zero')
     parser.add_argument('--workers', type=int, metavar='N', help='processes that train: one for each core')
-    parser.add_argument('--quick', action='store_true', help='three seeds, learning rates alone, two small tasks')
+    parser.add_argument('--quick', action='store_true', help='three seeds, learning rates alone; two small tasks')
     return parser
 
 

@@ -6,7 +6,6 @@ read 1.00 within its interval.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,8 @@ import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nos_tf import output
-from nos_tf.compare.bench_result import BenchResult, TaskResult, best_of, write_curves
-from nos_tf.compare.curves import Curve, CurveSetup, Own
+from nos_tf.compare.bench_result import BenchResult, TaskResult, best_of, shown, write_curves
+from nos_tf.compare.curves import Curve, CurveSetup, Own, made_by
 from nos_tf.compare.trainings import TrainingRun
 from nos_tf.config import NOT_EMPTY, Configured, Count, Positive
 from nos_tf.errors import RunError
@@ -48,6 +47,9 @@ CHOICES = {
     'momentum': (0.8, 0.9, 0.95),
 }
 """The values of the one hyper-parameter that is tuned beside the learning rate: the first that an optimizer reads."""
+
+QUICK: dict[str, Any] = {'choices': {}, 'tuning_seeds': 1, 'seeds': 3}
+"""Arguments for a fraction of the time: learning rates alone are tuned, on one seed, and three judge."""
 
 CONTENDERS = ('keras.AdamW', 'keras.SGD with momentum=0.9', 'keras.RMSprop', 'keras.Lion', 'adam_powersign')
 
@@ -92,22 +94,22 @@ class Bench(Configured):
         if self.schedule not in SCHEDULES:
             raise ValueError(f'Bench.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
         self.learning_rates = tuple(sorted({float(rate) for rate in self.learning_rates}))
-        self.tasks = dict(self._single_tasks())
+        pairs = list(self._single_tasks())
+        self.tasks = dict(pairs)
+        if len({name.lower() for name in self.tasks}) < len(pairs):
+            raise ValueError(f'Bench.tasks: {", ".join(name for name, _ in pairs)}: each must have a name of its own')
         for key, values in self.choices.items():
-            if isinstance(values, str) or not values or not all(isinstance(value, int | float) for value in values):
+            is_numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+            if not values or not is_numbers:
                 raise ValueError(f'Bench.choices[{key!r}] = {values!r}: must be numbers, at least one')
         self._entries = self._checked()
 
-    def quick(self) -> 'Bench':
-        """Has learning rates alone tuned, on one seed, and three judge: a fraction of the time. Returns itself."""
-        self.choices, self.tuning_seeds, self.seeds = {}, 1, 3
-        self._entries = self._checked()
-        return self
-
     def _single_tasks(self) -> Iterator[tuple[str, Task]]:
         for name, task in self.tasks.items():
-            if not (isinstance(name, str) and re.fullmatch(r'\w[\w .+-]*', name)):
-                raise ValueError(f'Bench.tasks: the name {name!r} must be of letters, digits, spaces and . + - _')
+            if not (isinstance(name, str) and re.fullmatch(r'\w[\w +-]{,99}', name)):
+                raise ValueError(
+                    f'Bench.tasks: the name {name!r} must be of letters, digits, spaces and + - _, as a folder'
+                )
             parts = task.tasks if isinstance(task, Suite) else (task,)
             for i, part in enumerate(parts):
                 inner = part.task if isinstance(part, Gain) else part
@@ -119,13 +121,13 @@ class Bench(Configured):
                 yield at, inner
 
     def _checked(self) -> dict[str, '_Entry']:
-        given: Any = self.contenders
-        named = dict(given) if isinstance(given, Mapping) else {text: text for text in given}
-        named = {self.reference: self.reference, **named}
         entries: dict[str, _Entry] = {}
         programs: dict[Any, str] = {}
-        for name, what in named.items():
+        for name, what in self._named().items():
+            if name == NULL or (is_optimizer(name) and what != name):
+                raise ValueError(f'Bench.contenders: the name {name!r} is taken: give what it stands for another')
             if callable(what):
+                made_by(name, what, 1e-3)
                 entries[name] = _Entry((name,), what)
                 continue
             if not isinstance(what, str):
@@ -143,16 +145,29 @@ class Bench(Configured):
             entries[name] = _Entry(_variants(contender, self.choices), None, bool(rule and rule.reads_progress))
         return entries
 
+    def _named(self) -> dict[str, Any]:
+        """The contenders by name, the reference first."""
+        given: Any = self.contenders
+        if isinstance(given, Mapping):
+            return {self.reference: given.get(self.reference, self.reference), **given}
+        if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
+            raise ValueError(
+                f'Bench.contenders = {given!r}: must be texts, or names with texts and functions, as '
+                "{'mine': lambda learning_rate: ...}"
+            )
+        if len(set(given)) < len(given):
+            raise ValueError(f'Bench.contenders = {given!r}: none may be there twice')
+        return {text: text for text in (self.reference, *given)}
+
     @property
     def own(self) -> dict[str, Own]:
         """The optimizers of somebody's own, by name."""
         return {name: entry.own for name, entry in self._entries.items() if entry.own}
 
-    @property
-    def is_ladder(self) -> bool:
-        """Whether trainings of several lengths are compared, for want of one that goes on."""
+    def is_ladder(self, task: Any) -> bool:
+        """Returns whether trainings of several lengths are compared on a task, for want of one that goes on."""
         reads = any(entry.reads_progress for entry in self._entries.values())
-        return reads or self.schedule != 'constant' or any(_schedule_of(task) for task in self.tasks.values())
+        return reads or self.schedule != 'constant' or getattr(task, 'schedule', 'constant') != 'constant'
 
     def identity(self) -> dict[str, Any]:
         """Returns what was asked for: JSON values."""
@@ -179,7 +194,10 @@ class Bench(Configured):
         except ValueError as error:
             raise RunError(str(error)) from error
         columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed} of some {task.total}'))
-        results, mixed = [], []
+        for name in ('results.sqlite', 'trainings.sqlite'):
+            if (run_dir / name).exists():
+                raise RunError(f'{run_dir} holds a run of another kind ({name}): give a directory of its own')
+        results, mixed, folders = [], [], []
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=output.console()) as progress:
             bar = progress.add_task('bench', total=self._expected * len(self.tasks))
             for i, (name, task) in enumerate(self.tasks.items()):
@@ -187,19 +205,21 @@ class Bench(Configured):
                 part = _OnTask(self, name, task, run_dir / name, allow_mixed, lambda: progress.advance(bar))
                 results.append(part.run())
                 mixed += part.others
+                folders += part.folders
                 progress.console.print(_line(results[-1], self.reference), highlight=False, soft_wrap=True)
         told = self.identity() | machine.identity() | ({OTHERS: mixed} if mixed else {})
         result = BenchResult(self.reference, NULL, tuple(results), told)
         run_dir.mkdir(parents=True, exist_ok=True)
         write_text(run_dir / 'summary.json', json.dumps(result.as_json(), indent=1))
-        write_curves(run_dir)
+        write_curves(run_dir, folders)
         return result
 
     @property
     def _expected(self) -> int:
         """About how many trainings a task takes."""
         trials = sum(len(self.learning_rates) + 4 + 5 * (len(entry.variants) - 1) for entry in self._entries.values())
-        judged = (len(self._entries) + 1) * self.seeds * (len(LADDER) if self.is_ladder else 1)
+        trainings = max(len(LADDER) if self.is_ladder(task) else 1 for task in self.tasks.values())
+        judged = (len(self._entries) + 1) * self.seeds * trainings
         return trials * self.tuning_seeds + judged
 
 
@@ -231,10 +251,13 @@ def _variants(contender: Contender, choices: Mapping[str, Sequence[float]]) -> t
     return (contender.text,)
 
 
-def _schedule_of(task: Any) -> str:
-    """Returns the schedule of a task's own, '' where the rate is constant."""
-    schedule = getattr(task, 'schedule', 'constant')
-    return '' if schedule == 'constant' else schedule
+def is_optimizer(text: str) -> bool:
+    """Returns whether a text is that of an optimizer."""
+    try:
+        Contender(text)
+    except ValueError:
+        return False
+    return True
 
 
 class _OnTask:
@@ -245,6 +268,7 @@ class _OnTask:
     ) -> None:
         self._bench, self._name, self._task, self._folder = bench, name, task, folder
         self._allow_mixed, self._advance = allow_mixed, advance
+        self.folders: list[Path] = []  # of its trainings
         self.others: list[Any] = []  # machines of another kind that have trained part of it
         try:
             self._steps = int(task.load().steps)
@@ -253,8 +277,8 @@ class _OnTask:
 
     def run(self) -> TaskResult:
         """Returns how everyone does."""
-        bench, budget = self._bench, self._steps
-        if bench.is_ladder:  # rates are chosen at the budget of the task, so that comes first
+        bench, budget, is_ladder = self._bench, self._steps, self._bench.is_ladder(self._task)
+        if is_ladder:  # rates are chosen at the budget of the task, so that comes first
             steps = _spread(LADDER, budget)
             lengths, folders = sorted(steps, key=lambda step: step != budget), f'{bench.schedule}-{{}}'
         else:
@@ -262,18 +286,16 @@ class _OnTask:
             lengths, folders = [steps[-1]], ''
         bowls: dict[str, dict[str, dict[float, float]]] = {}
         judged: dict[int, dict[str, list[Curve]]] = {}
-        quickest: dict[str, float] = {}
         for length in lengths:
-            measured = _spread(MEASURED_IN_LADDER, length) if bench.is_ladder else steps
-            with self._opened(length, measured, self._folder / folders.format(length)) as run:
+            measured = _spread(MEASURED_IN_LADDER, length) if is_ladder else steps
+            self.folders.append(self._folder / folders.format(length))
+            with self._opened(length, measured, self.folders[-1]) as run:
                 self.others += run.identity.get(OTHERS, [])
                 bowls = bowls or self._tuned(run)
                 judged[length] = self._judged(run, bowls, length)
-                for key, curve in run.read().items():
-                    quickest[key.contender] = min(curve.step_seconds, quickest.get(key.contender, math.inf))
 
         def loss(name: str, seed: int, step: int) -> float:
-            return -judged[step if bench.is_ladder else steps[-1]][name][seed].at(step)
+            return -judged[step if is_ladder else steps[-1]][name][seed].at(step)
 
         settings = self._settings(bowls)
         return TaskResult(
@@ -284,10 +306,12 @@ class _OnTask:
                 name: tuple(tuple(loss(name, i, step) for step in steps) for i in range(bench.seeds))
                 for name in settings
             },
-            step_seconds={name: quickest[text] for name, (text, _) in settings.items()},
+            step_seconds={
+                name: float(np.median([curve.step_seconds for curve in judged[lengths[0]][name]])) for name in settings
+            },
             diverged={name: sum(curve.diverged for curve in judged[lengths[-1]][name]) for name in settings},
             bowls=bowls,
-            is_ladder=bench.is_ladder,
+            is_ladder=is_ladder,
             untrained=None if self._task.chance is None else -self._task.chance,
         )
 
@@ -314,16 +338,12 @@ class _OnTask:
 
     def _tuned(self, run: TrainingRun[Curve]) -> dict[str, dict[str, dict[float, float]]]:
         """Returns contender -> variant -> learning rate -> mean loss at the end, of all that were tried."""
-        first = {name: entry.variants[:1] for name, entry in self._bench._entries.items()}
-        bowls: dict[str, dict[str, dict[float, float]]] = {name: {} for name in first}
+        entries = self._bench._entries
+        bowls: dict[str, dict[str, dict[float, float]]] = {name: {} for name in entries}
         rates = self._bench.learning_rates
-        self._tune(run, bowls, {variant: rates for (variant,) in first.values()})
-        others = {
-            variant: (best_of(bowls[name])[1],)
-            for name, entry in self._bench._entries.items()
-            for variant in entry.variants[1:]
-        }
-        self._tune(run, bowls, others)
+        self._tune(run, bowls, {(name, entry.variants[0]): rates for name, entry in entries.items()})
+        beside = {name: (best_of(bowl)[1],) for name, bowl in bowls.items()}
+        self._tune(run, bowls, {(name, v): beside[name] for name, entry in entries.items() for v in entry.variants[1:]})
         chance, reached = self._task.chance, best_of(bowls[self._bench.reference])[2]
         if chance is not None and -reached <= chance:
             raise RunError(
@@ -332,23 +352,30 @@ class _OnTask:
             )
         return bowls
 
-    def _tune(self, run: TrainingRun[Curve], bowls: dict, begin: Mapping[str, Sequence[float]]) -> None:
-        """Tries the rates that variants begin with, then those beside the best; fills the bowls."""
-        of = {variant: name for name, entry in self._bench._entries.items() for variant in entry.variants}
+    def _tune(
+        self,
+        run: TrainingRun[Curve],
+        bowls: dict[str, dict[str, dict[float, float]]],
+        due: dict[tuple[str, str], Sequence[float]],
+    ) -> None:
+        """Tries rates, then those beside the best; fills the bowls.
+
+        Args:
+            run: of the trainings.
+            bowls: as of `_tuned`.
+            due: (contender, variant) -> the rates to begin with.
+        """
         seeds = [TUNING + i for i in range(self._bench.tuning_seeds)]
-        due = {variant: tuple(rates) for variant, rates in begin.items()}
-        centre: dict[str, float] = {}
+        centre: dict[tuple[str, str], float] = {}
         while any(due.values()):
-            keys = [Key(variant, rate, s) for variant, rates in due.items() for rate in rates for s in seeds]
+            keys = [Key(text, rate, s) for (_, text), rates in due.items() for rate in rates for s in seeds]
             found = self._train(run, keys, self._steps)
-            for variant, rates in due.items():
-                bowl = bowls[of[variant]].setdefault(variant, {})
+            for (name, text), rates in due.items():
+                bowl = bowls[name].setdefault(text, {})
                 for rate in rates:
-                    bowl[rate] = -float(np.mean([found[Key(variant, rate, s)].at(self._steps) for s in seeds]))
-            for variant in begin:
-                bowl = bowls[of[variant]][variant]
-                centre.setdefault(variant, min(bowl, key=bowl.__getitem__))
-                due[variant] = tuple(finer_rates({rate: -loss for rate, loss in bowl.items()}, centre[variant]))
+                    bowl[rate] = -float(np.mean([found[Key(text, rate, s)].at(self._steps) for s in seeds]))
+                middle = centre.setdefault((name, text), min(bowl, key=bowl.__getitem__))
+                due[name, text] = finer_rates({rate: -loss for rate, loss in bowl.items()}, middle)
 
     def _judged(self, run: TrainingRun[Curve], bowls: Mapping[str, Any], length: int) -> dict[str, list[Curve]]:
         """Returns the curves of everyone at its setting, on fresh seeds; those of the null control on others."""
@@ -369,8 +396,8 @@ def _line(found: TaskResult, reference: str) -> str:
     """Returns what is said of a task that has been done."""
     text, rate = found.setting(reference)
     best = max((name for name in found.losses if name != NULL), key=lambda name: -found.final(name).mean())
-    told = f'{found.name}: {reference} ends at {found.final(reference).mean():.4g} ({text} at {rate:g})'
-    return told if best == reference else f'{told}, {best} at {found.final(best).mean():.4g}'
+    told = f'{found.name}: {reference} ends at {shown(found.final(reference).mean())} ({text} at {rate:g})'
+    return told if best == reference else f'{told}, {best} at {shown(found.final(best).mean())}'
 
 
 def _is_done(job: Training, found: Curve) -> bool:
@@ -378,7 +405,12 @@ def _is_done(job: Training, found: Curve) -> bool:
 
 
 def bench(
-    tasks: Task | Mapping[str, Task], contenders: Any = CONTENDERS, *, run_dir: Path | str, **arguments: Any
+    tasks: Task | Mapping[str, Task],
+    contenders: Any = CONTENDERS,
+    *,
+    run_dir: Path | str,
+    quick: bool = False,
+    **arguments: Any,
 ) -> BenchResult:
     """Compares optimizers on a task or on several; printed, the result is a table.
 
@@ -386,7 +418,8 @@ def bench(
         tasks: one, or several by name.
         contenders: as of `Bench`.
         run_dir: of the results; the same call goes on where it was.
+        quick: tune learning rates alone, on one seed, and let three judge, unless the arguments say otherwise.
         **arguments: of `Bench`.
     """
     named = tasks if isinstance(tasks, Mapping) else {'task': tasks}
-    return Bench(tasks=named, contenders=contenders, **arguments).run(run_dir)
+    return Bench(tasks=named, contenders=contenders, **((QUICK if quick else {}) | arguments)).run(run_dir)

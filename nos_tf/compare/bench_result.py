@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +22,13 @@ from nos_tf.compare.speedups import (
     geometric_mean,
     interquartile_mean,
     p_value,
-    passages,
     speed_up,
 )
 from nos_tf.files import whole
-from nos_tf.store.trainings import TRAININGS, read_trainings
+from nos_tf.store.trainings import read_trainings
 
+HALF = 0.5  # of the halves of the seeds: an optimizer that reaches the target on as many has reached it
+TELLING = 1.5  # the widest interval of the null control, upper over lower bound, that says anything
 CURVES = 'curves.csv'  # of a run directory
 
 
@@ -39,7 +41,7 @@ class TaskResult:
         steps: updates before each measure, or of each training of a ladder, ascending.
         budget: updates of the task, one of `steps`.
         losses: contender -> seed -> loss on validation data at `steps`, the lower the better.
-        step_seconds: contender -> seconds of an update, of the quickest training on file: others disturb, none helps.
+        step_seconds: contender -> seconds of an update, the median over seeds.
         diverged: contender -> seeds on which it lost all weights.
         bowls: contender -> setting as text -> learning rate -> mean loss on the seeds of the tuning.
         is_ladder: whether each of `steps` is a training of its own.
@@ -76,13 +78,7 @@ class TaskResult:
     def speed_up(self, contender: str, reference: str) -> SpeedUp:
         """Returns how many times fewer updates a contender needs."""
         ours, theirs = (np.array(self.losses[name]) for name in (reference, contender))
-        return speed_up(ours, theirs, np.array(self.steps), self.target, self._in_a_row)
-
-    def steps_to_target(self, contender: str, reference: str) -> float:
-        """Returns the updates until the mean loss is that of the reference at the budget; inf if it never is."""
-        mean = np.array(self.losses[contender]).mean(0)
-        target = np.array(self.losses[reference])[:, self.target].mean()
-        return float(passages(mean, np.array(self.steps), target, self._in_a_row))
+        return speed_up(ours, theirs, np.array(self.steps), self.target, self._in_a_row, zlib.crc32(self.name.encode()))
 
     def gain(self, contender: str, reference: str) -> Difference:
         """Returns log(loss of the reference / loss) at the budget, by seed; NaN where a loss is not above zero."""
@@ -96,6 +92,11 @@ def best_of(bowls: Mapping[str, Mapping[float, float]]) -> tuple[str, float, flo
     """Returns setting, learning rate and loss of the best that was tried; of equals the first."""
     tried = ((text, rate, loss) for text, bowl in bowls.items() for rate, loss in bowl.items())
     return min(tried, key=lambda setting: setting[2])
+
+
+def shown(loss: float) -> str:
+    """Returns a loss as text; what is below zero is the negative of a measure such as accuracy."""
+    return f'{loss:.4g}' if loss >= 0 else f'a measure of {-loss:.4g}'
 
 
 class Row(NamedTuple):
@@ -146,7 +147,7 @@ class BenchResult:
             slower = np.mean([math.log(t.step_seconds[name] / t.step_seconds[self.reference]) for t in self.tasks])
             mean = geometric_mean(of)
             gains = [task.gain(name, self.reference).mean for task in self.tasks]
-            reached = sum(math.isfinite(task.steps_to_target(name, self.reference)) for task in self.tasks)
+            reached = sum(one.reached >= HALF for one in of)
             p = corrected.get(name, p_value(of))
             seconds = mean.value / math.exp(slower)
             rows.append(Row(name, mean, interquartile_mean(of), p, seconds, reached, float(np.mean(gains))))
@@ -161,11 +162,15 @@ class BenchResult:
                 f'{self.seeds} seeds, and intervals need {FEWEST}: believe nothing yet. {self.reference} against '
                 f'itself on fresh seeds reads {mean}.'
             )
+        if mean.high > TELLING * mean.low:
+            return (
+                f'{self.reference} against itself on fresh seeds reads {mean}: too wide to tell much, take more seeds.'
+            )
         straight = mean.low <= 1 <= mean.high
         return f'{self.reference} against itself on fresh seeds reads {mean}' + (
             ': the ruler is straight.'
             if straight
-            else ', and 1.00 is outside: THE RULER IS BENT, believe nothing below.'
+            else ', and 1.00 is outside: THE RULER IS BENT, or this is the one time in twenty: take more seeds.'
         )
 
     @property
@@ -173,14 +178,15 @@ class BenchResult:
         """Sentences about what the figures do not show."""
         said = []
         for task in self.tasks:
+            for name, bowl in task.bowls.items():
+                text, rate = task.setting(name)
+                if len(bowl[text]) > 1 and rate in (min(bowl[text]), max(bowl[text])):
+                    said.append(
+                        f'On {task.name}, the best learning rate of {name}, {rate:g}, is at the edge of those tried.'
+                    )
             lost = [name for name, count in task.diverged.items() if count == self.seeds]
             said += [f'On {task.name}, {name} diverges on every seed.' for name in lost]
-            never = [
-                name
-                for name in (self.reference, *self.contenders)
-                if math.isfinite(task.steps_to_target(name, self.reference))
-            ]
-            if not set(never) - {self.reference}:
+            if not any(self.speed_ups[name][task.name].reached >= HALF for name in self.contenders):
                 said.append(f'On {task.name} nobody reaches the target, but for {self.reference} on its own seeds.')
             if any(math.isnan(task.gain(name, self.reference).mean) for name in self.contenders):
                 said.append(f'On {task.name} a loss is not above zero, and gains, which are logarithms, are undefined.')
@@ -209,9 +215,11 @@ class BenchResult:
             p = '' if math.isnan(row.p) else f'{row.p:.2g}'
             lines.append(
                 f'{row.contender:{width}}{row.mean!s:22}{row.seconds:<12.2f}{p:10}'
-                f'{f"{row.reached}/{len(self.tasks)}":9}{row.gain:>+7.3f}'
+                f'{f"{row.reached}/{len(self.tasks)}":9}{"" if math.isnan(row.gain) else f"{row.gain:+.3f}":>7}'
             )
-        told = f'Speed-ups over {self.reference}, the geometric mean of {len(self.tasks)} tasks and {self.seeds} seeds.'
+        told = (
+            f'Speed-ups over {self.reference}, the geometric mean over tasks: {len(self.tasks)}; seeds: {self.seeds}.'
+        )
         return '\n'.join([*lines, '', told, *self.notes])
 
 
@@ -237,16 +245,22 @@ COLUMNS = (
 )
 
 
-def write_curves(run_dir: Path) -> Path:
-    """Writes curves.csv, a row for each measure of each training that is on file; returns its path."""
+def write_curves(run_dir: Path, folders: Sequence[Path]) -> Path:
+    """Writes curves.csv, a row for each measure of each training that is on file; returns its path.
+
+    Args:
+        run_dir: gets it.
+        folders: in it, of the trainings.
+    """
     path = run_dir / CURVES
     with whole(path) as file:
         table = csv.writer(text := io.TextIOWrapper(file, encoding='utf-8', newline=''))
         table.writerow(COLUMNS)
-        for store in sorted(run_dir.rglob(TRAININGS.file_name)):
-            task = str(store.parent.relative_to(run_dir))
-            for key, curve in sorted(read_trainings(store.parent, Curve).items()):
+        for folder in folders:
+            task = folder.relative_to(run_dir).as_posix()
+            for key, curve in sorted(read_trainings(folder, Curve).items()):
                 for step, measure, loss in zip(curve.steps, curve.measures, curve.losses, strict=True):
-                    table.writerow([task, *key, step, measure, loss, f'{curve.step_seconds:.3g}', int(curve.diverged)])
+                    told = '' if math.isnan(loss) else loss
+                    table.writerow([task, *key, step, measure, told, f'{curve.step_seconds:.3g}', int(curve.diverged)])
         text.detach()  # which flushes it
     return path

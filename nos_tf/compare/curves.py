@@ -105,7 +105,7 @@ class CurveTrainer:
         reads_progress, is_stochastic = bool(rule and rule.reads_progress), bool(rule and rule.is_stochastic)
         key = contender, seed if is_stochastic else 0, length if reads_progress else 0, own and rate
         if self._training is None or self._training[0] != key:
-            made = _own(contender, own, rate) if own else Contender(contender).optimizer(1.0, key[1], length)
+            made = made_by(contender, own, rate) if own else Contender(contender).optimizer(1.0, key[1], length)
             self._training = key, _Training(self, made, self._compiled)
         schedule = Schedule(rate, length, self._setup.schedule)
         return self._curve(self._training[1], schedule, seed, length)
@@ -123,7 +123,7 @@ class CurveTrainer:
                 state, loss, lost = training.advance(batches, rates, state, first, last)
                 seconds.append((time.perf_counter() - start) / (last - first))
                 measure = float(training.measured(state))
-                if math.isnan(measure):
+                if not math.isfinite(measure):
                     raise RunError(getattr(self.task, 'undefined', '') or f'{self.task} has measured what is no number')
             measures.append(measure)
             losses.append(math.nan if lost else loss)
@@ -190,23 +190,23 @@ class _Training:
         return loop[1], loop[2] / tf.cast(last - first, tf.float32)
 
 
-def _own(name: str, make: Own, rate: float) -> keras.optimizers.Optimizer:
+def made_by(name: str, make: Own, rate: float) -> keras.optimizers.Optimizer:
     """Returns an optimizer of somebody's own.
 
     Raises:
-        RunError: there is none, or its learning rate cannot be set.
+        ValueError: there is none, or its learning rate cannot be set.
     """
     try:
         made = make(rate)
     except Exception as error:  # whatever it raises
-        raise RunError(f'optimizer {name!r}: raised {type(error).__name__}: {error}') from error
+        raise ValueError(f'optimizer {name!r}: raised {type(error).__name__}: {error}') from error
     if not isinstance(made, keras.optimizers.Optimizer):
-        raise RunError(
+        raise ValueError(
             f'optimizer {name!r}: returned {made!r}: must be a function of a learning rate that returns a '
             'keras.optimizers.Optimizer'
         )
     if not isinstance(made.learning_rate, keras.Variable):
-        raise RunError(
+        raise ValueError(
             f'optimizer {name!r}: has a schedule of its own: let it take the learning rate as it is given, '
             'and use Bench.schedule'
         )

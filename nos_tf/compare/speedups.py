@@ -47,6 +47,7 @@ class SpeedUp(NamedTuple):
     value: float
     resampled: np.ndarray  # [RESAMPLES], of seeds that were drawn again; all NaN for fewer than three
     reached: float  # share of the halves in which the optimizer reached the target
+    seeds: int
 
     @property
     def estimate(self) -> Estimate:
@@ -55,7 +56,7 @@ class SpeedUp(NamedTuple):
 
 
 def speed_up(
-    reference: np.ndarray, curves: np.ndarray, steps: np.ndarray, target: int, in_a_row: int = IN_A_ROW
+    reference: np.ndarray, curves: np.ndarray, steps: np.ndarray, target: int, in_a_row: int = IN_A_ROW, draw: int = 0
 ) -> SpeedUp:
     """Returns how many times fewer updates an optimizer needs to the loss of a reference.
 
@@ -67,31 +68,37 @@ def speed_up(
         steps: updates before each measure, ascending.
         target: index of the measure whose mean is to be reached.
         in_a_row: measures below the target, for it to count as reached.
+        draw: seed of the halves and the bootstrap; another on each task, whose seeds have nothing in common.
 
     Raises:
         ValueError: they are not as many seeds, or not as long.
     """
     if reference.shape != curves.shape or reference.shape[1] != len(steps):
         raise ValueError(f'curves of shape {reference.shape} and {curves.shape} at {len(steps)} steps are no pairs')
-    random, seeds = np.random.default_rng(0), len(reference)
+    random, seeds = np.random.default_rng(draw), len(reference)
 
     def log_ratios(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _log_ratios(reference, curves, steps, target, counts, _halves(seeds, random), in_a_row)
 
     value, reached = log_ratios(np.ones((1, seeds)))
     if seeds < FEWEST:
-        return SpeedUp(float(value[0]), np.full(RESAMPLES, np.nan), float(reached[0]))
+        return SpeedUp(float(value[0]), np.full(RESAMPLES, np.nan), float(reached[0]), seeds)
     drawn = random.multinomial(seeds, np.full(seeds, 1 / seeds), 2 * RESAMPLES)
     drawn = drawn[(drawn > 0).sum(1) > 1][:RESAMPLES].astype(float)  # a single one cannot be halved
     resampled, _ = log_ratios(drawn)
     resampled = value[0] + _widening(seeds) * (resampled - value[0])
-    return SpeedUp(float(value[0]), resampled, float(reached[0]))
+    return SpeedUp(float(value[0]), resampled, float(reached[0]), seeds)
 
 
 def _widening(seeds: int) -> float:
     """Returns by how much the bootstrap of few seeds is too narrow (Hesterberg 2015): Student's t, and n - 1 for n."""
+    return _of_student(seeds) * float(np.sqrt(seeds / (seeds - 1)))
+
+
+def _of_student(seeds: int) -> float:
+    """Returns how many times as wide as a normal distribution's an interval by Student's t is."""
     tail = (1 + CONFIDENCE) / 2
-    return float(stats.t.ppf(tail, seeds - 1) / stats.norm.ppf(tail) * np.sqrt(seeds / (seeds - 1)))
+    return float(stats.t.ppf(tail, seeds - 1) / stats.norm.ppf(tail))
 
 
 def _halves(seeds: int, random: np.random.Generator) -> np.ndarray:
@@ -163,7 +170,7 @@ def passages(losses: np.ndarray, steps: np.ndarray, targets: np.ndarray, in_a_ro
 
 
 def geometric_mean(of_tasks: Sequence[SpeedUp]) -> Estimate:
-    """Returns the geometric mean over tasks; seeds are drawn again on each for itself."""
+    """Returns the geometric mean over tasks; the bootstrap draws the seeds of each for itself."""
     return _over_tasks(of_tasks, lambda logs: logs.mean(0))
 
 
@@ -173,10 +180,16 @@ def interquartile_mean(of_tasks: Sequence[SpeedUp]) -> Estimate:
 
 
 def p_value(of_tasks: Sequence[SpeedUp]) -> float:
-    """Returns the two-sided probability of a geometric mean so far from 1 by chance, with the bootstrap's error."""
-    logs = np.array([task.value for task in of_tasks]).mean()
-    error = np.array([task.resampled for task in of_tasks]).mean(0).std(ddof=1)
-    return float(2 * stats.norm.sf(abs(logs) / error)) if error > 0 else np.nan
+    """Returns the two-sided probability of a geometric mean so far from 1 by chance, by Student's t.
+
+    The error is that of the bootstrap, the degrees of freedom those of the seeds: on the safe side for many tasks.
+    """
+    seeds = min(task.seeds for task in of_tasks)
+    if seeds < FEWEST:
+        return np.nan
+    value = np.array([task.value for task in of_tasks]).mean()
+    error = np.array([task.resampled for task in of_tasks]).mean(0).std(ddof=1) / _of_student(seeds)
+    return float(2 * stats.t.sf(abs(value) / error, seeds - 1)) if error > 0 else np.nan
 
 
 def _over_tasks(of_tasks: Sequence[SpeedUp], mean: Callable[[np.ndarray], Any]) -> Estimate:
@@ -193,5 +206,6 @@ def profile(times: Mapping[str, Sequence[float]], factors: np.ndarray) -> dict[s
     """
     best = np.min(np.array(list(times.values())), axis=0)
     return {
-        name: np.array([np.mean(np.asarray(own) <= factor * best) for factor in factors]) for name, own in times.items()
+        name: np.array([np.mean(np.isfinite(own) & (np.asarray(own) <= factor * best)) for factor in factors])
+        for name, own in times.items()
     }

@@ -8,26 +8,29 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from nos_tf.compare.bench_result import BenchResult, TaskResult
+from nos_tf.compare.bench_result import HALF, BenchResult, TaskResult, shown
+from nos_tf.compare.curves import Curve
 from nos_tf.compare.speedups import profile
 from nos_tf.errors import RunError
 from nos_tf.report.figures import TAB_10, png_of
 from nos_tf.report.mixed import warnings
 from nos_tf.report.page import EDGE, Section, at_edge, image, paragraph, readable, write_page
 from nos_tf.store.summary import read_summary
+from nos_tf.store.trainings import TRAININGS, kind_of, name_of
 
 COMMAND = 'nos-tf bench'
 FARTHEST = math.log(2)  # speed-ups, as logarithms, at which a colour of the heat map ends
 SAYS = (
     'How many times fewer updates, and less time here, an optimizer needs to the mean loss that {reference} ends with. '
-    'Learning rates are tuned at quarter decades, and one more hyper-parameter where there is one, with the same '
+    'Learning rates are tuned at quarter decades, and one more hyper-parameter where a setting names it, with the same '
     'effort for everyone and on other seeds. Half of the seeds set the target and the others are timed, many times '
     'over; those that never get there count as if they did where their curves end, at twice the updates. Means are '
-    'geometric over tasks, and interquartile over those in the middle half; in brackets are 95% intervals by the '
-    'bootstrap over seeds. The p of the mean is corrected for the number of contenders (Holm), but for that of the '
-    'null control. Time is by the quickest updates that were seen. Gains are log(loss of {reference} / loss) after as '
-    'many updates.'
+    'geometric over tasks, and interquartile over those in the middle half; in brackets are 95% intervals by a '
+    'bootstrap over seeds, each for itself. The p of the mean is corrected for the number of contenders (Holm), but '
+    'for that of the null control. Time is by the median of an update here; that of the null control tells how far to '
+    'trust it. Gains are log(loss of {reference} / loss) after as many updates.'
 )
+OF_TASK = 'The p of a gain is that of the paired t-test, of this cell alone. '
 
 
 def write(run_dir: Path) -> Path:
@@ -74,11 +77,13 @@ def read(run_dir: Path) -> BenchResult:
 
 
 def is_bench(run_dir: Path) -> bool:
-    """Returns whether a run directory holds a bench that has come to its end."""
+    """Returns whether a run directory holds a bench, finished or not."""
     try:
-        return 'bench' in json.loads((run_dir / 'summary.json').read_text(encoding='utf-8'))
+        if 'bench' in json.loads((run_dir / 'summary.json').read_text(encoding='utf-8')):
+            return True
     except (OSError, ValueError):
-        return False
+        pass
+    return any(kind_of(path.parent) == name_of(Curve) for path in run_dir.glob(f'*/**/{TRAININGS.file_name}'))
 
 
 def _main(result: BenchResult) -> Section:
@@ -86,21 +91,22 @@ def _main(result: BenchResult) -> Section:
     rows = [
         [
             row.contender, str(row.mean), str(row.interquartile), f'{row.seconds:.2f}',
-            '' if math.isnan(row.p) else f'{row.p:.2g}', f'{row.reached} of {tasks}', f'{row.gain:+.3f}',
+            '' if math.isnan(row.p) else f'{row.p:.2g}', f'{row.reached} of {tasks}',
+            '' if math.isnan(row.gain) else f'{row.gain:+.3f}',
         ]
         for row in result.rows
     ]  # fmt: skip
     head = ['optimizer', 'updates', 'interquartile', 'time', 'p', 'target reached', 'mean gain']
     says = SAYS.format(reference=result.reference)
-    title = f'Speed-ups over {result.reference}: {tasks} tasks, {result.seeds} seeds'
+    title = f'Speed-ups over {result.reference} (tasks: {tasks}, seeds: {result.seeds})'
     return Section(title, says, head, rows, range(1, len(head)), [0])
 
 
 def _of_task(result: BenchResult, task: TaskResult) -> Section:
     return Section(
         f'{task.name}: {task.budget:,} updates',
-        f'Untrained, the loss is {task.untrained:.4g}. {EDGE}' if task.untrained is not None else EDGE,
-        ['optimizer', 'tuned', 'learning rate', 'loss', 'gain', 'p', 'updates', 'to the target', 'ms an update'],
+        ('' if task.untrained is None else f'Untrained, the loss is {task.untrained:.4g}. ') + OF_TASK + EDGE,
+        ['optimizer', 'setting', 'learning rate', 'loss', 'gain', 'p of gain', 'speed-up', 'reached', 'ms an update'],
         list(_rows_of_task(result, task)),
         range(2, 9),
     )
@@ -111,15 +117,15 @@ def _rows_of_task(result: BenchResult, task: TaskResult) -> Iterator[list[str]]:
         text, rate = task.setting(name if name in task.bowls else result.reference)
         tuned = text.partition(' with ')[2]
         gain = task.gain(name, result.reference)
-        shown = '' if math.isnan(gain.mean) else f'{gain.mean:+.3f} ± {gain.half_width:.3f}'.removesuffix(' ± nan')
-        passed = task.steps_to_target(name, result.reference)
+        told = '' if math.isnan(gain.mean) else f'{gain.mean:+.3f} ± {gain.half_width:.3f}'.removesuffix(' ± nan')
         is_other = name != result.reference
         bowl = task.bowls.get(name, task.bowls[result.reference])[text]
         yield [
-            name, tuned, f'{rate:g}{at_edge(rate, bowl)}', f'{task.final(name).mean():.4g}',
-            shown if is_other else '', f'{gain.p:.2g}' if is_other and not math.isnan(gain.p) else '',
+            name, tuned, f'{rate:g}{at_edge(rate, bowl)}', shown(task.final(name).mean()),
+            told if is_other else '', f'{gain.p:.2g}' if is_other and not math.isnan(gain.p) else '',
             str(result.speed_ups[name][task.name].estimate) if is_other else '1',
-            'never' if math.isinf(passed) else f'{passed:,.0f}', f'{1000 * task.step_seconds[name]:.3g}',
+            f'{result.speed_ups[name][task.name].reached:.0%}' if is_other else '',
+            f'{1000 * task.step_seconds[name]:.3g}',
         ]  # fmt: skip
 
 
@@ -139,8 +145,10 @@ def _heat_map(result: BenchResult) -> bytes:
 
 def _profile(result: BenchResult) -> bytes:
     """Draws the shares of tasks on which each is within a factor of the best."""
-    names = [result.reference, *(name for name in result.contenders if name != result.null)]
-    times = {name: [task.steps_to_target(name, result.reference) for task in result.tasks] for name in names}
+    times = {result.reference: [1.0] * len(result.tasks)}
+    for name, of in result.speed_ups.items():
+        if name != result.null:
+            times[name] = [math.exp(-one.value) if one.reached >= HALF else math.inf for one in of.values()]
     factors = np.geomspace(1, 4, 200)
     figure = Figure(figsize=(8, 4.5), layout='constrained')
     axes = figure.subplots()
@@ -159,7 +167,7 @@ def _bowls(result: BenchResult) -> bytes:
     """Draws the loss by learning rate on each task, cut off where it is that of an untrained model."""
     columns = min(3, len(result.tasks))
     rows = math.ceil(len(result.tasks) / columns)
-    figure = Figure(figsize=(4 * columns, 3 * rows + 0.8), layout='constrained')
+    figure = Figure(figsize=(max(8, 4 * columns), 3 * rows + 1), layout='constrained')
     for axes, task in zip(figure.subplots(rows, columns, squeeze=False).flat, result.tasks, strict=False):
         seen: list[float] = []
         for i, name in enumerate(task.bowls):
@@ -172,7 +180,7 @@ def _bowls(result: BenchResult) -> bytes:
         low = min(seen)
         axes.set(title=task.name, xscale='log', ylim=(low - 0.05 * (highest - low), highest))
         axes.spines[['top', 'right']].set_visible(False)
-    figure.legend(loc='outside lower center', ncols=3, frameon=False)
+    figure.legend(loc='outside lower center', ncols=2, frameon=False)
     return png_of(figure)
 
 

@@ -133,7 +133,7 @@ def best_of(run_dir: Path, setup: ChildSetup) -> Found:
     sweep, finer = bowls(run.configuration['Child.learning_rates'], measures, factor)
     return Found(
         rule=rule,
-        reward=row.reward,
+        reward=score.search_reward if score and score.search_reward is not None else row.reward,
         sweep=sweep,
         finer=finer,
         gains=gains,

@@ -22,7 +22,7 @@ class Score:
 
     name: str  # of a baseline, or empty
     rule: str  # infix
-    search_reward: float | None  # the one reward that the search saw
+    search_reward: float | None  # that the search saw; where rules have more seeds, their shrunk mean
     mean: float
     half_width: float
     difference: float | None  # to the best baseline, paired by seed

@@ -53,12 +53,14 @@ class Seeds:
     def __init__(self, queue: Queue, child: Child, most: int, promising: int) -> None:
         self._queue, self._child, self._most, self._promising = queue, child, most, promising
         self._rewards: dict[UpdateRule, list[float]] = {}  # by direction where that is what trains
+        self._first: dict[UpdateRule, UpdateRule] = {}  # the program that was sampled first, of each
         self._noise = Noise.of([])
 
     def add(self, programs: Iterable[UpdateRule]) -> None:
         """Takes in programs whose outcomes with the first seed are on file."""
         for program in programs:
             form = self._form(program)
+            self._first.setdefault(form, program)
             if form not in self._rewards:
                 self._rewards[form] = [self._queue.known(Job(program, self._child.seed)).reward]
 
@@ -68,8 +70,9 @@ class Seeds:
         Args:
             report: as of `Queue.train`.
         """
-        due = [form for form in self.best(self._promising) if len(self._rewards[form]) < self._most]
-        jobs = {form: Job(form, self._seed(len(self._rewards[form]))) for form in due}
+        forms = map(self._form, self.best(self._promising))
+        due = {form: len(self._rewards[form]) for form in forms}
+        jobs = {form: Job(form, self._seed(count)) for form, count in due.items() if count < self._most}
         outcomes = self._queue.train(list(jobs.values()), report)
         for form, job in jobs.items():
             self._rewards[form].append(outcomes[job].reward)
@@ -77,7 +80,7 @@ class Seeds:
 
     def best(self, count: int) -> dict[UpdateRule, float]:
         """Returns the best rules with their rewards, the best first; of equals the first sampled."""
-        rewards = {form: self._shrunk(values) for form, values in self._rewards.items()}
+        rewards = {self._first[form]: self._shrunk(values) for form, values in self._rewards.items()}
         return dict(sorted(rewards.items(), key=lambda item: -item[1])[:count])
 
     def reward(self, program: UpdateRule) -> float:

@@ -215,18 +215,19 @@ def read_results(run_dir: Path) -> list[Row]:
 def best_rules(rows: Iterable[Row], count: int, apart: float = 0.0) -> dict[UpdateRule, float]:
     """The best distinct programs of a search with their rewards, the best first; among equals the first sampled.
 
-    A program that took over the outcome of an equal one is not distinct from it.
+    A program that took over the outcome of an equal one is not distinct from it; the first of them that was sampled
+    stands for all.
 
     Args:
         rows: the children.
         count: of rules, at most.
         apart: how far, at least, a rule is from each better one (`nos_tf.dsl.embedding.distance`).
     """
-    rewards: dict[str, float] = {}
+    first: dict[str, Row] = {}
     for row in rows:
-        if not row.origin.startswith(MERGED):
-            rewards.setdefault(row.program, row.reward)
-    ranked = sorted(rewards.items(), key=lambda item: -item[1])
+        is_taken = row.origin.startswith(MERGED)
+        first.setdefault(row.origin.removeprefix(MERGED) if is_taken else row.program, row)
+    ranked = [(row.program, row.reward) for row in sorted(first.values(), key=lambda row: -row.reward)]
     best: dict[UpdateRule, float] = {}
     for program, reward in ranked:
         if len(best) == count:

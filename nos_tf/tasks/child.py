@@ -256,7 +256,7 @@ class Trainer:
         progress, sweep = race(begun, rates, train, measure, rungs=rungs, last_step=steps)
         best = tf.argmax(sweep, output_type=tf.int32)
         if child.refine:
-            return self._refined(sweep, lambda rate: self._judged(begun, rate, train, measure))
+            return self._refined(sweep, begun, lambda rate: self._judged(begun, rate, train, measure))
         is_judged_at_end = not hasattr(self.task, 'judge')
         origin = pick(progress, best) if child.continue_sweep and is_judged_at_end else begun
         return self._judged(origin, rates[best], train, measure), best, sweep
@@ -270,15 +270,17 @@ class Trainer:
         return measure(train(origin, rate, tf.constant(self.task.steps))[0])
 
     def _refined(
-        self, sweep: tf.Tensor, reach: Callable[[tf.Tensor], tf.Tensor]
+        self, sweep: tf.Tensor, begun: Progress, reach: Callable[[tf.Tensor], tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The values of `graph` where the child looks finer around the best rates of the sweep.
 
         Args:
             sweep: its measures.
+            begun: the model before training.
             reach: the measure that a whole training at a rate reaches.
         """
         rates, untrained = tf.constant(self._rates, tf.float32), getattr(self.task, 'untrained', self.chance)
+        untrained = untrained(begun.state) if callable(untrained) else untrained
         is_open = tf.constant(True) if untrained is None else tf.reduce_max(sweep) > untrained
         whole, finer = refine(sweep, lambda rate, quarter: reach(rates[rate * len(QUARTERS) + quarter]), is_open)
         rate, quarter = (tf.argmax(measures, output_type=tf.int32) for measures in (whole, finer))

@@ -151,7 +151,7 @@ class _LoadedGain:
 
     def __init__(self, gain: Gain) -> None:
         self._gain, self._task, self.lowest = gain, gain.task.load(), gain.lowest
-        self.untrained = gain.of_loss(gain.untrained)
+        self._untrained = tf.constant(gain.untrained, tf.float32)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
@@ -179,6 +179,10 @@ class _LoadedGain:
         told: Any = contender.constants
         child = Child((gain.learning_rate or 0.0,), constants=RuleConstants(**told), continue_sweep=False)
         return ChildSetup(child, gain.of_logs, Vocabulary.of(None, [rule])).trainer(), rule
+
+    def untrained(self, state: Any) -> tf.Tensor:
+        """Returns the gain before training, float32 []."""
+        return self._of(self._untrained, state)
 
     def gradient(self, data: Any, batches: Any, step: tf.Tensor, weights: tf.Tensor, state: Any) -> Gradient:
         """Returns the gradient of a training step."""

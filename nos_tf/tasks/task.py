@@ -52,7 +52,8 @@ class LoadedTask(Protocol):
     - `jit_compile`, True where XLA is to compile training and measure;
     - `is_local`, True where its functions of tensors read what only this process has;
     - `judge(model, train, measure)`, the measure of a whole training where it is not that of its end;
-    - `lowest`, where a reward is clipped, and `untrained`, the measure before training, which is not;
+    - `lowest`, where a reward is clipped, and `untrained`, the measure before training, which is not, or a function of
+      the state of the model that returns it;
     - `undefined`, a sentence for a measure that is no number;
     - `failure`, a sentence where a function of tensors has failed in Python, else '';
     - `optimizer(rule, learning_rate, steps, **arguments)`, which trains a model as the task does;

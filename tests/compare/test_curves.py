@@ -9,7 +9,6 @@ import pytest
 from nos_tf.compare.curves import Curve, CurveSetup
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.errors import RunError
 from nos_tf.tasks.child import Child, ChildSetup
 from tests.tasks.models import make
 
@@ -84,5 +83,5 @@ def test_one_that_diverges_keeps_what_was_found_then(trainer, task):
     ],
 )
 def test_what_is_no_optimizer_is_said(trainer, name, said):
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(ValueError, match=said):
         trainer.train(name, 0.1, 0, 4)

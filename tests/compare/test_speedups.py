@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nos_tf.compare.speedups import (
     RESAMPLES,
@@ -67,15 +68,16 @@ def test_curves_that_are_no_pairs_are_refused():
 
 def test_means_over_tasks():
     random = np.random.default_rng(4)
-    tasks = [SpeedUp(value, value + 0.1 * random.normal(size=RESAMPLES), 1.0) for value in (0.0, 0.1, 0.3, 2.0)]
+    tasks = [SpeedUp(value, value + 0.1 * random.normal(size=RESAMPLES), 1.0, 9) for value in (0.0, 0.1, 0.3, 2.0)]
     mean, middle = geometric_mean(tasks), interquartile_mean(tasks)
     assert mean.value == pytest.approx(math.exp(0.6)) and middle.value == pytest.approx(math.exp(0.2))
     assert math.log(mean.high / mean.value) == pytest.approx(1.96 * 0.1 / 2, rel=0.1)
+    few = [SpeedUp(0.2, 0.2 + 0.1 * random.normal(size=RESAMPLES), 1.0, 3)]  # widened by t of two degrees of freedom
+    assert p_value(few) == pytest.approx(2 * stats.t.sf(2 * stats.t.ppf(0.975, 2) / 1.96, 2), rel=0.15)
 
 
 def test_a_profile_is_the_share_of_tasks_within_a_factor_of_the_best():
-    times = {'a': [10.0, 40.0, 5.0], 'b': [20.0, 10.0, math.inf]}
+    times = {'a': [10.0, 40.0, 5.0, math.inf], 'b': [20.0, 10.0, math.inf, math.inf]}
     found = profile(times, np.array([1.0, 2.0, 4.0]))
-    assert list(found['a']) == pytest.approx([2 / 3, 2 / 3, 1]) and list(found['b']) == pytest.approx(
-        [1 / 3, 2 / 3, 2 / 3]
-    )
+    assert list(found['a']) == pytest.approx([2 / 4, 2 / 4, 3 / 4])
+    assert list(found['b']) == pytest.approx([1 / 4, 2 / 4, 2 / 4])

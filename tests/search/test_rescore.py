@@ -99,3 +99,8 @@ def test_best_rules_are_distinct_programs_and_the_first_of_equals():
 def test_a_program_that_took_over_an_outcome_is_not_another_best_rule():
     rows = [make_row(0.9, 'g'), make_row(0.9, 'exp(log(g))', 1, 'equal to g g x x left'), make_row(0.5, 'm', 2)]
     assert list(best_rules(rows, 2)) == [canonical('g'), canonical('m')]
+    multiples = [
+        make_row(0.9, 'v + v', 0, 'equal to v v x x left'),
+        make_row(0.9, 'v * -1', 1, 'equal to v v x x left'),
+    ]
+    assert list(best_rules([*multiples, *rows], 3)) == [canonical('v + v'), canonical('g'), canonical('m')]

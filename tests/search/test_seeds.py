@@ -13,7 +13,7 @@ LUCK = {0: 0.2, FIRST + 1: -0.1, FIRST + 2: 0.0}  # of a seed, for the odd rules
 
 
 def reward(job):
-    number = RULES.index(job.program)
+    number = RULES.index(job.program) if job.program in RULES else len(RULES)
     return number + LUCK[job.seed] * (1 if number % 2 else -1)
 
 
@@ -70,6 +70,9 @@ def test_rules_of_one_direction_are_one_where_rates_are_fine():
     known.add(RULES[:2])
     known.add([twice])
     assert known.reward(twice) == known.reward(RULES[0]) and len(known.best(9)) == 2
+    known = seeds(child=Child(refine=True))
+    known.add([twice])
+    assert list(known.best(1)) == [twice]  # what was sampled stands for its direction
 
 
 def test_what_a_batch_that_was_not_saved_has_trained_is_not_known_after_a_restart():

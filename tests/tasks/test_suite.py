@@ -37,8 +37,10 @@ def test_a_gain_is_the_log_of_reference_over_loss_in_units_of_the_spread(task):
     assert isinstance(gain, Task)
     assert trained(gain).reward == pytest.approx(math.log(2) / 0.5, rel=1e-5)
     assert trained(gain).learning_rate == trained(task).learning_rate
-    assert gain.load().untrained == pytest.approx(math.log(2 * loss / -task.chance) / 0.5)
-    assert gain.chance == max(gain.load().untrained, -3.0)
+    at_work = gain.load()
+    untrained = float(at_work.untrained(at_work.start(0)[1]))
+    assert untrained == pytest.approx(math.log(2 * loss / -task.chance) / 0.5, rel=1e-5)
+    assert gain.chance == pytest.approx(max(untrained, -3.0), rel=1e-5)
     hard = dataclasses.replace(gain, reference=loss / 1e9)
     far = trained(hard)
     assert far.reward == hard.lowest == hard.chance == -3.0
