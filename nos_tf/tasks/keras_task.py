@@ -341,7 +341,7 @@ class _Loaded:
             'KerasTask.measure': spelled(task.measure),
             'KerasTask.lower_is_better': self._sign < 0,
             'KerasTask.no_decay': list(task.no_decay),
-            'KerasTask.augment': spelled(task.augment),
+            **({} if task.augment is None else {'KerasTask.augment': spelled(task.augment)}),
             'KerasTask.class_weight': task.class_weight and {str(k): v for k, v in task.class_weight.items()},
             'KerasTask.build': self._description,
             'KerasTask.train': ('stream ' if self._stream else '') + fingerprint(self.data.train),
