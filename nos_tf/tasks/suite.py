@@ -99,8 +99,9 @@ class Gain(Configured):
 
     @cached_property
     def provisional(self) -> 'Gain':
-        """The task with a reference that is there to try it out: the untrained model."""
-        return replace(self, reference=self.untrained, spread=1.0) if self.is_open else self
+        """The task to try something out on: held against a number, that of the untrained model where none is known."""
+        found = {'reference': self.reference or self.untrained, 'spread': self.spread or 1.0}
+        return replace(self, optimizer=None, learning_rate=None, **found)
 
     @property
     def of_logs(self) -> 'Gain':

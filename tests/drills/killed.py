@@ -24,11 +24,11 @@ from tests.ten_lines import finish, kill_when, rewards, start
 
 KILLS = 3
 BENCH = """
-from nos_tf import Bench
+from nos_tf import bench
 from nos_tf.tasks.builtin import digits_mlp, diabetes
 
 tasks = {{'mlp': digits_mlp(), 'diabetes': diabetes()}}
-Bench(tasks=tasks, contenders=('keras.Lion', 'adam_powersign', 'drop10_powersign')).quick().run({run_dir!r})
+bench(tasks, ('keras.Lion', 'adam_powersign', 'drop10_powersign'), run_dir={run_dir!r}, quick=True)
 """
 SUITE = """
 from nos_tf import Gain, Search, Suite
@@ -64,8 +64,8 @@ def curves(run_dir: Path) -> list:
     return [rows, [{**task, 'step_seconds': {}} for task in summary['bench']]]
 
 
-def drill_bench(folder: Path) -> bool:
-    """Returns whether a bench that was killed has left the same."""
+def drill_bench(folder: Path, _: int) -> tuple[bool, int]:
+    """Returns whether a bench that was killed has left the same, and how many trainings it had."""
     whole, killed = folder / 'whole', folder / 'killed'
     finish(start(BENCH.format(run_dir=str(whole)), folder), 3600)
     for number in sorted(random.sample(range(1, trainings(whole)), KILLS)):
@@ -76,7 +76,7 @@ def drill_bench(folder: Path) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     finish(start(BENCH.format(run_dir=str(killed)), folder), 3600)
-    return curves(whole) == curves(killed)
+    return curves(whole) == curves(killed), trainings(whole)
 
 
 def drill_suite(folder: Path, children: int) -> tuple[bool, int]:
@@ -90,21 +90,25 @@ def drill_suite(folder: Path, children: int) -> tuple[bool, int]:
     return rewards(killed) == expected, len(expected[1])
 
 
+DRILLS = {'suite': drill_suite, 'bench': drill_bench}
+
+
 def main() -> int:
     """Prints a line for each; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--folder', type=Path, required=True)
     parser.add_argument('--children', type=int, default=36)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--only', choices=('suite', 'bench'))
     arguments = parser.parse_args()
     random.seed(arguments.seed)
-    for name in ('bench', 'suite'):
+    whole = True
+    for name in ('suite', 'bench') if arguments.only is None else (arguments.only,):
         (arguments.folder / name).mkdir(parents=True)
-    same, count = drill_suite(arguments.folder / 'suite', arguments.children)
-    print(f'suite with more seeds: {count} trainings, killed {KILLS} times: the same bits: {same}', flush=True)
-    bench = drill_bench(arguments.folder / 'bench')
-    print(f'bench: killed {KILLS} times: the same bits: {bench}', flush=True)
-    return int(not (same and bench))
+        same, count = DRILLS[name](arguments.folder / name, arguments.children)
+        print(f'{name}: {count} trainings, killed {KILLS} times: the same bits: {same}', flush=True)
+        whole &= same
+    return int(not whole)
 
 
 if __name__ == '__main__':
