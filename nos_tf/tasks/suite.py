@@ -100,8 +100,8 @@ class Gain(Configured):
     @cached_property
     def provisional(self) -> 'Gain':
         """The task to try something out on: held against a number, that of the untrained model where none is known."""
-        found = {'reference': self.reference or self.untrained, 'spread': self.spread or 1.0}
-        return replace(self, optimizer=None, learning_rate=None, **found)
+        reference, spread = self.reference or self.untrained, self.spread or 1.0
+        return replace(self, reference=reference, spread=spread, optimizer=None, learning_rate=None)
 
     @property
     def of_logs(self) -> 'Gain':
