@@ -12,6 +12,7 @@ import argparse
 import csv
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.evaluation.speed import xla_pays
 from nos_tf.store.results import Result, Store
+from nos_tf.store.trainings import training_identity
 from nos_tf.tasks.builtin import RULERS, suite, tasks_of_suite
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.suite import Gain, Suite
@@ -43,8 +45,9 @@ def write_rulers(run_dir: Path) -> None:
     """Finds the ruler of each task of the suite; what is on file is not trained again."""
     rows = []
     for name, task in tasks_of_suite().items():
-        gain = _compiled(Gain(task))
-        ruler = find_ruler(gain, gain.untrained, CHILD, ProcessPool(), run_dir / 'rulers' / name)
+        folder = run_dir / 'rulers' / name
+        gain = _compiled(Gain(task), folder)
+        ruler = find_ruler(gain, gain.untrained, CHILD, ProcessPool(), folder)
         rows.append({'task': name, **ruler._asdict()})
         output.say(f'{name}: {ruler}')
     with RULERS.open('w', encoding='utf-8', newline='') as file:
@@ -53,14 +56,18 @@ def write_rulers(run_dir: Path) -> None:
         table.writerows(rows)
 
 
-def _compiled(gain: Gain) -> Gain:
-    setup = ChildSetup(CHILD, gain.provisional, Vocabulary())
-    return gain.compiled(xla_pays(setup, ADAM, 1000))
+def _compiled(gain: Gain, folder: Path) -> Gain:
+    """Returns the task with XLA decided, as it was when its ruler was found."""
+    known = training_identity(folder).get('KerasTask.jit_compile')
+    if known is None:
+        known = xla_pays(ChildSetup(CHILD, gain.provisional, Vocabulary()), ADAM, 1000)
+    return gain.compiled(known)
 
 
 def study(run_dir: Path, count: int) -> None:
     """Trains known and random rules on all tasks, and prints what a threshold would have spared."""
-    tasks = tuple(_compiled(task) for task in suite().tasks)
+    folders = [run_dir / 'rulers' / name for name in tasks_of_suite()]
+    tasks: Any = [_compiled(task, folder) for task, folder in zip(suite().tasks, folders, strict=True)]
     rules = [UpdateRule.parse(name) for name in KNOWN_RULES] + _random_rules(count)
     forms = list(dict.fromkeys(CHILD.form_of(rule)[0] for rule in rules))
     setup = ChildSetup(CHILD, Suite(tasks, NEVER), Vocabulary.of(SPACE, forms))

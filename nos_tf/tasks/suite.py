@@ -179,7 +179,8 @@ class _LoadedGain:
         rule: Any = contender.rule
         told: Any = contender.constants
         child = Child((gain.learning_rate or 0.0,), constants=RuleConstants(**told), continue_sweep=False)
-        return ChildSetup(child, gain.of_logs, Vocabulary.of(None, [rule])).trainer(), rule
+        of_logs = gain.of_logs.compiled(False) if gain.jit_compile else gain.of_logs  # XLA takes longer to begin
+        return ChildSetup(child, of_logs, Vocabulary.of(None, [rule])).trainer(), rule
 
     def untrained(self, state: Any) -> tf.Tensor:
         """Returns the gain before training, float32 []."""
