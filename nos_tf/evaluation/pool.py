@@ -1,5 +1,6 @@
 """Training in a pool of local processes, one thread each, so that a rule earns the same reward in all of them."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -147,6 +148,7 @@ class _CannotStart(NamedTuple):
 def _start_worker(packed: bytes, settings: Mapping[str, Any]) -> None:
     global _trainer
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)  # it takes the graphs of several tasks for one
     try:
         use_one_cpu_thread()
         machine.adopt(settings)  # before anything is made that may read them
