@@ -105,7 +105,7 @@ def _main(result: BenchResult) -> Section:
 def _of_task(result: BenchResult, task: TaskResult) -> Section:
     return Section(
         f'{task.name}: {task.budget:,} updates',
-        ('' if task.untrained is None else f'Untrained, the loss is {task.untrained:.4g}. ') + OF_TASK + EDGE,
+        ('' if task.untrained is None else f'Untrained, the loss is {shown(task.untrained)}. ') + OF_TASK + EDGE,
         ['optimizer', 'setting', 'learning rate', 'loss', 'gain', 'p of gain', 'speed-up', 'reached', 'ms an update'],
         list(_rows_of_task(result, task)),
         range(2, 9),
