@@ -153,6 +153,7 @@ class _LoadedGain:
     def __init__(self, gain: Gain) -> None:
         self._gain, self._task, self.lowest = gain, gain.task.load(), gain.lowest
         self._untrained = tf.constant(gain.untrained, tf.float32)
+        gain.of_loss(gain.untrained)  # says so where the reference is not known yet
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
