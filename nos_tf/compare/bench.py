@@ -20,7 +20,7 @@ from nos_tf import output
 from nos_tf.compare.bench_result import BenchResult, TaskResult, best_of, shown, write_curves
 from nos_tf.compare.curves import Curve, CurveSetup, Own, made_by
 from nos_tf.compare.trainings import TrainingRun
-from nos_tf.config import NOT_EMPTY, Configured, Count, Positive
+from nos_tf.config import NOT_EMPTY, Configured, Count, Positive, at_most
 from nos_tf.errors import RunError
 from nos_tf.evaluation import machine
 from nos_tf.evaluation.jobs import Evaluator
@@ -39,7 +39,8 @@ NULL = 'null control'
 MEASURES = 20  # in as many updates as the reference has
 LADDER = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0)  # budgets where a learning rate follows a schedule, times that of the task
 MEASURED_IN_LADDER = (0.25, 0.5, 0.75, 1.0)  # of a budget
-TUNING, JUDGED, NULL_SEEDS = 800_000, 810_000, 820_000  # where seeds begin, which searches leave alone
+SPAN = 10_000  # seeds of a kind, at most
+TUNING, JUDGED, NULL_SEEDS = (800_000 + SPAN * i for i in range(3))  # where seeds begin; searches leave them alone
 CHOICES = {
     'beta_2': (0.95, 0.99, 0.999),
     'rho': (0.9, 0.95, 0.99),
@@ -84,8 +85,8 @@ class Bench(Configured):
     reference: str = 'keras.AdamW'
     learning_rates: Annotated[Sequence[Positive], NOT_EMPTY] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     choices: Mapping[str, Any] = field(default_factory=lambda: CHOICES)
-    tuning_seeds: Count = 2
-    seeds: Count = 5
+    tuning_seeds: Annotated[Count, at_most(SPAN)] = 2
+    seeds: Annotated[Count, at_most(SPAN)] = 5
     schedule: str = 'constant'
     evaluator: Evaluator = field(default_factory=ProcessPool)
 

@@ -175,7 +175,7 @@ class _LoadedGain:
 
     @cached_property
     def _reference(self) -> tuple[Any, UpdateRule]:
-        """What trains the optimizer that is the reference, and its rule."""
+        """Returns a trainer for the reference, which tries its one learning rate, and the rule of the reference."""
         gain, contender = self._gain, Contender(self._gain.optimizer or '')
         rule: Any = contender.rule
         told: Any = contender.constants

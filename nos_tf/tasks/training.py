@@ -129,7 +129,7 @@ class Recipe(Configured):
 
     @property
     def augmentation(self) -> 'Augmentation':
-        """What is done to the images of a minibatch in training."""
+        """Returns the function that augments the images of a minibatch in training."""
         return Augmentation(self.flips, self.shift)
 
     def task(self) -> KerasTask:

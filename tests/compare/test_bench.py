@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from nos_tf.compare.bench import CHOICES, JUDGED, LADDER, NULL, NULL_SEEDS, QUICK, TUNING, Bench, bench
+from nos_tf.compare.bench import JUDGED, LADDER, NULL, NULL_SEEDS, QUICK, TUNING, Bench, bench
 from nos_tf.compare.bench_result import COLUMNS, BenchResult
 from nos_tf.compare.curves import Curve
 from nos_tf.errors import RunError
@@ -79,7 +79,7 @@ def test_everyone_is_tuned_alike_and_judged_on_other_seeds(tmp_path, task):
     assert result.rows[0].contender == NULL and row[NULL].mean.low <= 1 <= row[NULL].mean.high
     assert row['keras.Lion'].mean.value == pytest.approx(1.5, rel=0.15)
     assert row['keras.SGD'].mean.value == pytest.approx(0.5, rel=0.15)
-    assert 'the ruler is' in str(result) or 'tells little' in str(result)
+    assert str(result).startswith(f'keras.AdamW against itself on fresh seeds reads {result.rows[0].mean}')
 
 
 def test_what_was_trained_before_an_end_is_not_trained_again_and_nothing_else_differs(tmp_path, task):
@@ -126,7 +126,7 @@ def test_one_more_hyper_parameter_is_tuned_where_there_is_one(task):
     assert texts['keras.Adam with beta_2=0.99'][1] == 'keras.Adam with beta_2=0.99, beta_1=0.8'
     assert texts['adam'][1:] == ('adam with beta_2=0.95', 'adam with beta_2=0.99')
     quick = bench_of(task, **{**QUICK, 'contenders': named})
-    assert {len(entry.variants) for entry in quick._entries.values()} == {1} and CHOICES
+    assert {len(entry.variants) for entry in quick._entries.values()} == {1}
 
 
 def test_two_that_are_one_at_another_setting_are_both_tuned(tmp_path, task):
@@ -168,6 +168,7 @@ def test_tasks_may_be_a_suite_or_gains(task):
         ({'tasks': {'a': 3}}, r"^Bench.tasks\['a'\] = 3: must be a task that can be made longer"),
         ({'tasks': {'../a': make('regression')}}, r"^Bench.tasks: the name '../a' must be of letters"),
         ({'choices': {'beta_2': ()}}, r"^Bench.choices\['beta_2'\] = \(\): must be numbers, at least one"),
+        ({'seeds': 10_001}, r'^Bench.seeds = 10001: must be a whole number, at least 1 and at most 10,000'),
         ({'seeds': 0}, r'^Bench.seeds = 0: must be a whole number, at least 1'),
     ],
 )

@@ -1,5 +1,6 @@
 """report.html of a bench, by curves that are known."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -65,3 +66,17 @@ def test_what_is_no_bench_is_said(tmp_path):
     (tmp_path / 'summary.json').write_text('{"children": 3}', encoding='utf-8')
     with pytest.raises(RunError, match='is not what nos-tf bench leaves'):
         bench_report.read(tmp_path)
+
+
+def of_null(losses):
+    """The result where the null control has had these losses."""
+    whole = result()
+    tasks = [dataclasses.replace(task, losses={**task.losses, 'null control': losses(task)}) for task in whole.tasks]
+    return dataclasses.replace(whole, tasks=tuple(tasks))
+
+
+def test_the_first_line_says_whether_the_ruler_is_straight():
+    assert of_null(lambda task: task.losses['keras.AdamW']).verdict.endswith('the ruler is straight.')
+    assert 'THE RULER IS BENT' in of_null(lambda task: task.losses['keras.Lion']).verdict
+    few = [dataclasses.replace(t, losses={who: of[:1] for who, of in t.losses.items()}) for t in result().tasks]
+    assert 'believe nothing yet' in dataclasses.replace(result(), tasks=tuple(few)).verdict
