@@ -1,6 +1,6 @@
 """The reference of `nos-tf bench` against itself on fresh seeds, on every built-in task: a straight ruler reads 1.00.
 
-python benchmarks/null_control.py --run_dir runs/null [--share .5]
+python benchmarks/null_control.py --run_dir runs/null [--share .5] [--first_seed 1000]
 
 Tasks whose seeds differ most have more of them. One null control can be lucky; so the same curves are parted anew at
 random, many times, and each time one part is held against the other.
@@ -34,13 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0] if __doc__ else None)
     parser.add_argument('--run_dir', required=True)
     parser.add_argument('--share', type=float, default=1.0, help='of the seeds; groups need 30 of both')
+    parser.add_argument('--first_seed', type=int, default=0, help='another one is an independent draw')
     given = parser.parse_args()
     found: dict[str, SpeedUp] = {}
     curves: dict[str, tuple[np.ndarray, TaskResult]] = {}
     output.say(f'{"task":20}{"seeds":>5}  {"AdamW":42}{"speed-up of AdamW":22}')
     for name in TASKS:
         seeds = round(given.share * SEEDS.get(name, OTHERS))
-        result = Bench(tasks={name: TASKS[name]()}, contenders=(), seeds=seeds).run(given.run_dir)
+        bench = Bench(tasks={name: TASKS[name]()}, contenders=(), seeds=seeds, first_seed=given.first_seed)
+        result = bench.run(given.run_dir)
         (task,) = result.tasks
         text, rate = task.setting(result.reference)
         found[name] = result.speed_ups[result.null][name]

@@ -20,7 +20,7 @@ from nos_tf import output
 from nos_tf.compare.bench_result import BenchResult, TaskResult, best_of, shown, write_curves
 from nos_tf.compare.curves import Curve, CurveSetup, Own, made_by
 from nos_tf.compare.trainings import TrainingRun
-from nos_tf.config import NOT_EMPTY, Configured, Count, Positive, at_most
+from nos_tf.config import NOT_EMPTY, Configured, Count, Natural, Positive, at_most
 from nos_tf.errors import RunError
 from nos_tf.evaluation import machine
 from nos_tf.evaluation.jobs import Evaluator
@@ -71,6 +71,7 @@ class Bench(Configured):
             text does not give. A momentum of `keras.SGD` is tuned if the text gives one. {} for none.
         tuning_seeds: on which rates and hyper-parameters are chosen, by the mean loss at the end.
         seeds: fresh ones, on which everyone is judged.
+        first_seed: how many fresh ones to pass over, such as those that an earlier bench has seen.
         schedule: of the learning rate, 'constant', or 'linear' or 'cosine' to zero. With the latter, or a rule that
             reads how much of the training is done, no training goes on beyond its end: trainings of half to twice as
             many updates are held against each other.
@@ -87,6 +88,7 @@ class Bench(Configured):
     choices: Mapping[str, Any] = field(default_factory=lambda: CHOICES)
     tuning_seeds: Annotated[Count, at_most(SPAN)] = 2
     seeds: Annotated[Count, at_most(SPAN)] = 5
+    first_seed: Natural = 0
     schedule: str = 'constant'
     evaluator: Evaluator = field(default_factory=ProcessPool)
 
@@ -94,6 +96,8 @@ class Bench(Configured):
         super().__post_init__()
         if self.schedule not in SCHEDULES:
             raise ValueError(f'Bench.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
+        if self.first_seed + self.seeds > SPAN:
+            raise ValueError(f'Bench.first_seed = {self.first_seed}: with Bench.seeds, must be at most {SPAN}')
         self.learning_rates = tuple(sorted({float(rate) for rate in self.learning_rates}))
         pairs = list(self._single_tasks())
         self.tasks = dict(pairs)
@@ -172,7 +176,7 @@ class Bench(Configured):
 
     def identity(self) -> dict[str, Any]:
         """Returns what was asked for: JSON values."""
-        own = ('reference', 'learning_rates', 'choices', 'tuning_seeds', 'seeds', 'schedule')
+        own = ('reference', 'learning_rates', 'choices', 'tuning_seeds', 'seeds', 'first_seed', 'schedule')
         return {f'Bench.{name}': getattr(self, name) for name in own} | {
             'Bench.tasks': {name: str(task) for name, task in self.tasks.items()},
             'Bench.contenders': {name: list(entry.variants) for name, entry in self._entries.items()},
@@ -380,8 +384,9 @@ class _OnTask:
 
     def _judged(self, run: TrainingRun[Curve], bowls: Mapping[str, Any], length: int) -> dict[str, list[Curve]]:
         """Returns the curves of everyone at its setting, on fresh seeds; those of the null control on others."""
+        first, count = self._bench.first_seed, self._bench.seeds
         wanted = {
-            name: [Key(*at, (NULL_SEEDS if name == NULL else JUDGED) + i) for i in range(self._bench.seeds)]
+            name: [Key(*at, (NULL_SEEDS if name == NULL else JUDGED) + first + i) for i in range(count)]
             for name, at in self._settings(bowls).items()
         }
         found = self._train(run, [key for keys in wanted.values() for key in keys], length)

@@ -75,6 +75,9 @@ def test_everyone_is_tuned_alike_and_judged_on_other_seeds(tmp_path, task):
              (('tuning', found.budget), ('judged', 2 * found.budget))}  # fmt: skip
     assert seeds['tuning'] == {TUNING, TUNING + 1}
     assert seeds['judged'] == {first + i for first in (JUDGED, NULL_SEEDS) for i in range(4)}
+    bench_of(task, known, first_seed=100).run(tmp_path)
+    later = {job.seed for job in known.ended if job.length == 2 * found.budget} - seeds['judged']
+    assert later == {first + 100 + i for first in (JUDGED, NULL_SEEDS) for i in range(4)}
     row = {row.contender: row for row in result.rows}
     assert result.rows[0].contender == NULL and row[NULL].mean.low <= 1 <= row[NULL].mean.high
     assert row['keras.Lion'].mean.value == pytest.approx(1.5, rel=0.15)
@@ -169,6 +172,7 @@ def test_tasks_may_be_a_suite_or_gains(task):
         ({'tasks': {'../a': make('regression')}}, r"^Bench.tasks: the name '../a' must be of letters"),
         ({'choices': {'beta_2': ()}}, r"^Bench.choices\['beta_2'\] = \(\): must be numbers, at least one"),
         ({'seeds': 10_001}, r'^Bench.seeds = 10001: must be a whole number, at least 1 and at most 10,000'),
+        ({'first_seed': 9_999}, r'^Bench.first_seed = 9999: with Bench.seeds, must be at most 10000'),
         ({'seeds': 0}, r'^Bench.seeds = 0: must be a whole number, at least 1'),
     ],
 )
