@@ -29,7 +29,7 @@ setup(
     packages=find_packages(include=['nos_tf', 'nos_tf.*']),  # not gin/, launch/ and tests/: they are no packages
     package_data={
         'nos_tf.dsl': ['learning_rates.csv'],
-        'nos_tf.tasks': ['builtin.csv', 'rulers.csv'],
+        'nos_tf.tasks.builtin': ['figures.csv', 'rulers.csv'],
         'nos_tf.optimizers': ['templates/*.j2'],
     },
     python_requires='>=3.10',

@@ -5,7 +5,7 @@ python benchmarks/builtin_tasks.py --tasks digits_mlp wine
 Each optimizer is tuned in the same way on each task: first the decades of learning rates from 1e-4 to 1 on one seed,
 then the quarter decades around the best on all seeds; where the best is the first or the last, one more is tried beside
 it. A loss is the mean over the seeds of the validation loss after a whole training, and its rate stands behind it. Rows
-go to nos_tf/tasks/builtin.csv as they come; tasks that have one are trained again only if they are named. A task takes
+go to nos_tf/tasks/builtin/figures.csv as they come; tasks that have one are trained again only if named. A task takes
 two minutes on one core. The seconds are those of the processor, so that others on the machine do not count.
 """
 
@@ -35,7 +35,6 @@ from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.keras_data import count
 from nos_tf.tasks.keras_task import KerasTask
 
-TABLE = Path(builtin.__file__).with_suffix('.csv')
 OPTIMIZERS = {  # name: rule, decoupled weight decay
     'sgd': ('sgd', 0.0),
     'momentum': ('momentum', 0.0),
@@ -172,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--tasks', nargs='+', choices=list(builtin.TASKS), metavar='NAME', help='the missing ones')
     parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument('--table', type=Path, default=TABLE, help='the file to write')
+    parser.add_argument('--table', type=Path, default=builtin.FIGURES, help='the file to write')
     arguments = parser.parse_args()
     use_one_cpu_thread()
     rows = read_rows(arguments.table)

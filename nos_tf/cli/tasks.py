@@ -5,7 +5,6 @@ nos-tf tasks
 
 import csv
 import inspect
-from pathlib import Path
 
 from rich.table import Table
 
@@ -13,7 +12,6 @@ from nos_tf.cli import commandline
 from nos_tf import output
 from nos_tf.tasks import builtin
 
-MEASURED = Path(builtin.__file__).with_suffix('.csv')
 RATE = '_rate'  # ends the names of columns of learning rates
 PLAIN_WIDTH = 200  # characters; a table in a file need not fit a narrow terminal
 
@@ -24,7 +22,7 @@ def tasks() -> None:
     console = output.console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
-    with MEASURED.open(encoding='utf-8', newline='') as file:
+    with builtin.FIGURES.open(encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
     described = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ('task', 'options', 'what it is'):
@@ -46,7 +44,7 @@ def tasks() -> None:
     )
     console.print(measured)
     console.print('\nIn gin: Search.task = @digits_mlp(); in Python: nos_tf.tasks.builtin.digits_mlp(large=True).')
-    console.print('Four of them as one reward: @suite(), nos_tf.tasks.builtin.suite() (docs/your_own_task.md).')
+    console.print('Four of them as one reward: @suite(), nos_tf.tasks.builtin.suite() (docs/tasks.md).')
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ class WarmAgent:
 
     def __init__(self, agent: Agent, space: SearchSpace, rules: Sequence[UpdateRule]) -> None:
         self._agent = agent
-        spelled = _spelled(space, rules)
-        if not spelled:
+        choices = spelled(space, rules)
+        if not choices:
             shown = ', '.join(rule.infix for rule in rules)
             raise ValueError(f'WarmStart.rules: the space can spell none of {shown or "no rules"} (it may lack `left`)')
-        self._choices = np.array(spelled, np.int32)
+        self._choices = np.array(choices, np.int32)
         self._log_probs = UniformAgent(space, 0).log_prob(self._choices)
         self._proposed = 0  # of the rules, as far as `update` knows
 
@@ -61,8 +61,8 @@ class WarmAgent:
         self._proposed = int(state['given'])
 
 
-def _spelled(space: SearchSpace, rules: Sequence[UpdateRule]) -> list[tuple[int, ...]]:
-    """The choices of the rules that the space can spell, each once."""
+def spelled(space: SearchSpace, rules: Sequence[UpdateRule]) -> list[tuple[int, ...]]:
+    """Returns the choices of the rules that the space can spell, each once."""
     choices: dict[tuple[int, ...], None] = {}
     for rule in rules:
         for program in (rule, rule.canonical()):

@@ -19,15 +19,16 @@ import tensorflow as tf
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.tasks import builtin
-from nos_tf.tasks.builtin import RULERS, TASKS, suite, tasks_of_suite
+from nos_tf.tasks.builtin import FIGURES, TASKS, suite, suite_tasks, text, validation, validation_tasks
+from nos_tf.tasks.builtin.lists import RULERS
+from nos_tf.tasks.builtin.number_words import PAD, START, _codes, _spell, _spelled
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.keras_task import KerasTask
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    *('digits_mlp', 'digits_convnet', 'digits_autoencoder', 'text_gru', 'text_transformer'),
-    *('number_words', 'diabetes', 'wine', 'ill_conditioned', 'deep_tanh', 'text_words'),
+    *('digits_mlp', 'digits_convnet', 'digits_autoencoder', 'deep_tanh', 'number_words'),
+    *('diabetes', 'wine', 'ill_conditioned', 'text_gru', 'text_transformer', 'text_words'),
 ]
 NOISED = {  # share of the training targets that noise changes
     **dict.fromkeys(('digits_mlp', 'digits_convnet', 'deep_tanh'), 0.2 * 9 / 10),
@@ -133,7 +134,7 @@ def test_what_builds_the_model_travels_as_a_name(name, large):
 
 
 def test_pairs_of_words_recur_but_paragraphs_do_not():
-    train, validation = builtin._paragraphs()
+    train, validation = text._paragraphs()
     assert len(validation) > 100 and not set(train) & set(validation)
     (x, y), _ = parts(TASKS['text_words']())
     assert x.shape == (len(y), 2) and (x[1:, 0] == x[:-1, 1]).all() and (x[1:, 1] == y[:-1]).all()
@@ -150,7 +151,7 @@ def test_training_and_validation_share_no_example(name, large):
 
 
 def test_the_language_models_read_windows_of_paragraphs_that_are_in_one_part():
-    train, validation = (''.join(map('?'.__add__(builtin.ALPHABET).__getitem__, part)) for part in builtin._text())
+    train, validation = (''.join(map('?'.__add__(text.ALPHABET).__getitem__, part)) for part in text._text())
     assert 'the' in train and len(train) > 8 * len(validation) > 80_000
     starts = range(0, len(validation) - 100, 100)
     assert np.mean([validation[start : start + 100] in train for start in starts]) < 0.02
@@ -166,7 +167,7 @@ def test_noise_changes_the_training_targets_and_leaves_validation_alone(name, la
         np.testing.assert_array_equal(here, there)
     for here, there in zip(clean[:-1], noisy[:-1], strict=True):
         np.testing.assert_array_equal(here, there)
-    real = np.ones_like(clean[-1], bool) if name != 'number_words' else clean[-1] != builtin.PAD
+    real = np.ones_like(clean[-1], bool) if name != 'number_words' else clean[-1] != PAD
     share = np.mean(clean[-1][real] != noisy[-1][real])
     assert share == pytest.approx(NOISED.get(name, 0.0), abs=0.06)
     np.testing.assert_array_equal(clean[-1][~real], noisy[-1][~real])
@@ -210,17 +211,17 @@ def test_the_bowl_is_as_narrow_as_it_says():
     ],
 )
 def test_numbers_are_spelled(number, words):
-    assert builtin._spell(number) == words.split()
+    assert _spell(number) == words.split()
 
 
 def test_words_are_predicted_from_those_before():
     numbers = np.array([7042, 999_999, 5])
-    x, y = builtin._spelled(numbers, 6)
-    names = {code: word for word, code in builtin._codes().items()}
+    x, y = _spelled(numbers, 6)
+    names = {code: word for word, code in _codes().items()}
     assert x['digits'].tolist()[0] == [0, 0, 7, 0, 4, 2]
     for number, shown, wanted in zip(numbers, x['words'], y, strict=True):
-        assert [names[c] for c in wanted if c != builtin.PAD] == [*builtin._spell(int(number)), '<end>']
-        assert shown[0] == builtin.START and (shown[1:] == wanted[:-1])[wanted[1:] != builtin.PAD].all()
+        assert [names[c] for c in wanted if c != PAD] == [*_spell(int(number)), '<end>']
+        assert shown[0] == START and (shown[1:] == wanted[:-1])[wanted[1:] != PAD].all()
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -234,7 +235,7 @@ def test_the_docstring_says_what_the_task_is_and_what_for(name):
 
 
 def test_the_table_is_of_these_tasks_and_no_optimizer_fails_them():
-    with Path(builtin.__file__).with_suffix('.csv').open(encoding='utf-8', newline='') as file:
+    with FIGURES.open(encoding='utf-8', newline='') as file:
         rows = list(csv.DictReader(file))
     assert [row['task'] for row in rows] == NAMES
     for row in rows:
@@ -260,12 +261,19 @@ def test_gin_makes_a_task_by_its_name():
     assert TASKS['wine']().batch_size == 16  # what gin binds is for gin
 
 
-def test_the_suite_is_of_gains_whose_rulers_are_frozen():
-    made = suite(hopeless=-1.0)
+@pytest.mark.parametrize(('of', 'tasks'), [(suite, suite_tasks), (validation, validation_tasks)])
+def test_a_list_is_of_gains_whose_rulers_are_frozen(of, tasks):
+    made, names = of(hopeless=-1.0), list(tasks())
     with RULERS.open(encoding='utf-8', newline='') as file:
-        rulers = list(csv.DictReader(file))
-    assert [row['task'] for row in rulers] == list(tasks_of_suite()) and len(made.tasks) == 4
-    assert made.hopeless == -1.0 and not any(gain.is_open for gain in made.tasks)
-    for row, gain in zip(rulers, made.tasks, strict=True):
-        assert (gain.optimizer, gain.reference) == (row['optimizer'], float(row['reference']))
-        assert 0 < gain.reference < gain.untrained
+        rulers = {row['task']: row for row in csv.DictReader(file)}
+    assert made.hopeless == -1.0 and len(made.tasks) == len(names)
+    for name, gain in zip(names, made.tasks, strict=True):
+        assert not gain.is_open and 0 < gain.reference < gain.untrained
+        assert (gain.optimizer, gain.reference) == (rulers[name]['optimizer'], float(rulers[name]['reference']))
+
+
+def test_no_task_is_on_two_lists():
+    names, tasks = zip(*suite_tasks().items(), *validation_tasks().items(), strict=True)
+    assert len(set(names)) == len(names) == len(set(map(identity_of, tasks)))
+    of = [{name.split()[0] for name in tasks()} for tasks in (suite_tasks, validation_tasks)]
+    assert not of[0] & of[1] and not {'diabetes', 'wine'} & (of[0] | of[1])

@@ -1,0 +1,137 @@
+"""Which reward finds the rules that do well elsewhere? Rewards on the tasks of a search, held against other tasks.
+
+python benchmarks/reward_study.py draw                                # rules.csv, before anything has a figure
+python benchmarks/reward_study.py train --run_dir runs/reward_study   # outcomes.csv; goes on where it was
+python benchmarks/reward_study.py page                                # docs/reward_fidelity.md from outcomes.csv
+
+Both files are in docs/results/reward_study. The rules are known ones; some of the better half of what two earlier
+searches trained, of the paper's language; random ones of version 2; and neighbours of known rules, as an evolving
+population has them. No two are equal but for a factor.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gin
+import numpy as np
+from outcomes import outcomes, random_rules
+
+from nos_tf import Search, SearchSpace, UpdateRule, output
+from nos_tf.controller.evolution import neighbour
+from nos_tf.controller.warm_start import spelled
+from nos_tf.dsl.known import KNOWN_RULES
+from nos_tf.dsl.screening import why_untrainable
+from nos_tf.evaluation.machine import use_one_cpu_thread
+from nos_tf.store.results import read_results
+from nos_tf.tasks.builtin import digits_autoencoder, suite, suite_tasks, validation, validation_tasks
+from nos_tf.tasks.child import Child
+from nos_tf.tasks.task import Task
+
+RESULTS = Path(__file__).resolve().parents[1] / 'docs' / 'results'
+RULES, OUTCOMES = RESULTS / 'reward_study' / 'rules.csv', RESULTS / 'reward_study' / 'outcomes.csv'
+SEARCHES = ('search_cifar10', 'search_cifar10_random')
+FROM_A_SEARCH, RANDOM, NEIGHBOURS = 12, 16, 24
+SPACE = SearchSpace(iterations=2, language=2)
+CHILD = Child(refine=True)
+SEED = 32
+REWARD_SEEDS, HELD_OUT_SEEDS = 3, 4
+ACCURACY, REFINED, DECAYED = 'accuracy', 'accuracy, refined', 'digits_autoencoder, linear decay'
+
+
+def candidates(random: np.random.Generator) -> Iterator[tuple[str, str, list[UpdateRule], int]]:
+    """Yields the beginning of names, a source, rules in a random order, and how many of them are wanted."""
+    for name in SEARCHES:
+        trained = [row for row in read_results(RESULTS / name) if row.origin == 'trained']
+        median = np.median([row.reward for row in trained])
+        better = list(dict.fromkeys(row.program for row in trained if row.reward > median))
+        rules = [UpdateRule(tuple(better[i].split())) for i in random.permutation(len(better))]
+        yield name, f'the better half of docs/results/{name}', rules, FROM_A_SEARCH
+    yield 'random', 'uniform, version 2, two iterations', random_rules(SPACE, CHILD, 4 * RANDOM, SEED), RANDOM
+    known = spelled(SPACE, [UpdateRule.parse(name) for name in KNOWN_RULES])
+    drawn = [neighbour(SPACE, list(known[random.integers(len(known))]), random)[0] for _ in range(20 * NEIGHBOURS)]
+    yield 'neighbour', 'a known rule with one token changed', [SPACE.rule(choices) for choices in drawn], NEIGHBOURS
+
+
+def draw() -> None:
+    """Writes rules.csv."""
+    rows: dict[UpdateRule, tuple[str, str, str]] = {}  # by direction
+
+    def add(name: str, rule: UpdateRule, source: str) -> bool:
+        form = CHILD.form_of(rule)[0]
+        is_new = form not in rows and why_untrainable(rule.canonical()) is None
+        if is_new:
+            rows[form] = (name, rule.infix, source)
+        return is_new
+
+    for name, known in KNOWN_RULES.items():
+        add(name, UpdateRule.parse(known.infix), 'known')
+    for prefix, source, rules, count in candidates(np.random.default_rng(SEED)):
+        number = 0
+        for rule in rules:
+            if number < count and add(f'{prefix} {number + 1}', rule, source):
+                number += 1
+    _write(RULES, [dict(zip(('name', 'rule', 'source'), row, strict=True)) for row in rows.values()])
+
+
+def stages() -> Iterator[tuple[str, Child, Task, int]]:
+    """Yields all that is trained: a name, the procedure, the task and the number of seeds."""
+    gin.parse_config_file('gin/quickstart.gin')
+    quickstart = Search()
+    yield ACCURACY, quickstart.child, quickstart.task, REWARD_SEEDS
+    yield REFINED, replace(quickstart.child, refine=True), quickstart.task, REWARD_SEEDS
+    for name, task in zip(suite_tasks(), suite().tasks, strict=True):
+        yield name, CHILD, task, REWARD_SEEDS
+    yield DECAYED, CHILD, replace(digits_autoencoder(), schedule='linear'), REWARD_SEEDS
+    for name, task in zip(validation_tasks(), validation().tasks, strict=True):
+        yield name, CHILD, task, HELD_OUT_SEEDS
+
+
+def train(run_dir: Path) -> None:
+    """Trains what is missing, and writes outcomes.csv after each task."""
+    use_one_cpu_thread()
+    with RULES.open(encoding='utf-8', newline='') as file:
+        rules = {row['name']: UpdateRule.parse(row['rule']) for row in csv.DictReader(file)}
+    rows: list[dict[str, Any]] = []
+    for name, child, task, seeds in stages():
+        found = outcomes(run_dir / name, child, task, list(rules.values()), range(seeds))
+        for who, rule in rules.items():
+            rows += [
+                {
+                    'task': name,
+                    'rule': who,
+                    'seed': seed,
+                    'reward': f'{outcome.reward:.6g}',
+                    'learning_rate': outcome.learning_rate,
+                    'seconds': f'{outcome.seconds:.3g}',
+                }
+                for seed, outcome in enumerate(found[rule])
+            ]
+        _write(OUTCOMES, rows)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('w', encoding='utf-8', newline='') as file:
+        table = csv.DictWriter(file, rows[0], lineterminator='\n')
+        table.writeheader()
+        table.writerows(rows)
+
+
+def main() -> None:
+    """Does one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=('draw', 'train', 'page'))
+    parser.add_argument('--run_dir', type=Path, default=Path('runs/reward_study'))
+    given = parser.parse_args()
+    if given.what == 'draw':
+        draw()
+    elif given.what == 'train':
+        train(given.run_dir)
+
+
+if __name__ == '__main__':
+    output.command(main)

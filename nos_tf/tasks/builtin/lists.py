@@ -1,0 +1,81 @@
+"""The lists of built-in tasks: the suite rewards rules, validation chooses between rewards, learners and rules.
+
+No task is in two of them, and those of the verdict are elsewhere (docs/tasks.md): what is chosen on a task says nothing
+about that task.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import gin
+
+from nos_tf.tasks.builtin.digits import deep_tanh, digits_autoencoder, digits_convnet, digits_mlp
+from nos_tf.tasks.builtin.number_words import number_words
+from nos_tf.tasks.builtin.tables import ill_conditioned
+from nos_tf.tasks.builtin.text import text_gru, text_transformer, text_words
+from nos_tf.tasks.keras_task import KerasTask
+from nos_tf.tasks.suite import Gain, Suite
+
+RULERS = Path(__file__).with_name('rulers.csv')
+"""What tuned Adam reaches on each task, and how much known rules differ there (benchmarks/rulers.py)."""
+
+
+@gin.register
+def suite(hopeless: float = -2.0) -> Suite:
+    """Returns four tasks as one reward, the cheap ones first: gains over tuned Adam, whose rulers are frozen.
+
+    A classifier at two sizes, an autoencoder whose gradients carry little noise, and a language model whose gradients
+    carry much. Rates are to be looked at finely: the rulers were found with `Child(refine=True)`.
+
+    Args:
+        hopeless: as of `Suite`.
+    """
+    return Suite(_gains(suite_tasks()), hopeless)
+
+
+@gin.register
+def validation(hopeless: float = -math.inf) -> Suite:
+    """Returns the mean gain over seven tasks of other kinds, by which rewards, learners and rules are chosen.
+
+    Args:
+        hopeless: as of `Suite`; as a rule, all tasks are trained.
+    """
+    return Suite(_gains(validation_tasks()), hopeless)
+
+
+def suite_tasks() -> dict[str, KerasTask]:
+    """Returns the tasks of `suite` by name."""
+    return {
+        'digits_mlp': digits_mlp(),
+        'digits_autoencoder': digits_autoencoder(),
+        'digits_mlp large': digits_mlp(large=True),
+        'text_gru noisy': text_gru(noisy=True),
+    }
+
+
+def validation_tasks() -> dict[str, KerasTask]:
+    """Returns the tasks of `validation` by name."""
+    return {
+        'deep_tanh': deep_tanh(),
+        'ill_conditioned': ill_conditioned(),
+        'text_words noisy': text_words(noisy=True),
+        'digits_convnet noisy': digits_convnet(noisy=True),
+        'number_words': number_words(),
+        'text_transformer': text_transformer(),
+        'text_transformer noisy, linear decay': replace(text_transformer(noisy=True), schedule='linear'),
+    }
+
+
+def _gains(tasks: Mapping[str, KerasTask]) -> list[Gain]:
+    """Returns the gains on tasks by their rows of rulers.csv."""
+    with RULERS.open(encoding='utf-8', newline='') as file:
+        rulers = {row['task']: row for row in csv.DictReader(file)}
+    return [_gain(task, rulers[name]) for name, task in tasks.items()]
+
+
+def _gain(task: KerasTask, ruler: Mapping[str, str]) -> Gain:
+    reference, spread, rate = (float(ruler[name]) for name in ('reference', 'spread', 'learning_rate'))
+    return Gain(task, reference, spread, ruler['optimizer'], rate)
