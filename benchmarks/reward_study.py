@@ -11,6 +11,7 @@ population has them. No two are equal but for a factor.
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import gin
 import numpy as np
+import reward_tables
 from outcomes import outcomes, random_rules
 
 from nos_tf import Search, SearchSpace, UpdateRule, output
@@ -31,7 +33,11 @@ from nos_tf.tasks.builtin import digits_autoencoder, suite, suite_tasks, validat
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.task import Task
 
+sys.path.append(str(Path(__file__).resolve().parent / 'tabular'))
+from documents import fill, markdown
+
 RESULTS = Path(__file__).resolve().parents[1] / 'docs' / 'results'
+PAGE = RESULTS.parent / 'reward_fidelity.md'
 RULES, OUTCOMES = RESULTS / 'reward_study' / 'rules.csv', RESULTS / 'reward_study' / 'outcomes.csv'
 SEARCHES = ('search_cifar10', 'search_cifar10_random')
 FROM_A_SEARCH, RANDOM, NEIGHBOURS = 12, 16, 24
@@ -40,6 +46,7 @@ CHILD = Child(refine=True)
 SEED = 32
 REWARD_SEEDS, HELD_OUT_SEEDS = 3, 4
 ACCURACY, REFINED, DECAYED = 'accuracy', 'accuracy, refined', 'digits_autoencoder, linear decay'
+PAPER, SUITE = 'accuracy, decades: the paper', 'suite'
 
 
 def candidates(random: np.random.Generator) -> Iterator[tuple[str, str, list[UpdateRule], int]]:
@@ -113,6 +120,50 @@ def train(run_dir: Path) -> None:
         _write(OUTCOMES, rows)
 
 
+def read() -> tuple[list[dict[str, str]], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns the rules; rewards by task, [seeds, rules]; and the seconds of a core that they took, likewise."""
+    with RULES.open(encoding='utf-8', newline='') as file:
+        rules = list(csv.DictReader(file))
+    with OUTCOMES.open(encoding='utf-8', newline='') as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        found.setdefault(row['task'], {}).setdefault(row['rule'], []).append(f'{row["reward"]} {row["seconds"]}')
+    both = {
+        task: np.array([[told.split() for told in of[rule['name']]] for rule in rules], float).T
+        for task, of in found.items()
+    }
+    return rules, {task: of[0] for task, of in both.items()}, {task: of[1] for task, of in both.items()}
+
+
+def page() -> None:
+    """Fills the table of docs/reward_fidelity.md, and draws its figure."""
+    rules, rewards, seconds = read()
+    held = np.mean([rewards[name] for name in validation_tasks()], 0)  # [seeds, rules]
+    names = [rule['name'] for rule in rules]
+    better = held.mean(0) > held.mean(0)[names.index('momentum')]
+    gains, of_suite = (np.stack([table[name] for name in suite_tasks()]) for table in (rewards, seconds))
+    whole = reward_tables.suite_reward(gains)
+    spent = reward_tables.spent(gains, of_suite)
+    candidates = {
+        PAPER: (rewards[ACCURACY], seconds[ACCURACY].mean()),
+        'accuracy, quarter decades': (rewards[REFINED], seconds[REFINED].mean()),
+        **{f'loss or gain: {name}': (rewards[name], seconds[name].mean()) for name in (*suite_tasks(), DECAYED)},
+        SUITE: (whole, spent),
+        f'{SUITE}, mean of {REWARD_SEEDS} seeds': (whole.mean(0)[None], REWARD_SEEDS * spent),
+    }
+    judged = {
+        name: reward_tables.judge(reward, held.mean(0), better, cost) for name, (reward, cost) in candidates.items()
+    }
+    judged['one half of the held-out seeds, by the other'] = reward_tables.ceiling(held, better)
+    head = ['reward', 'first five', "more than the paper's", 'Spearman among the good', 'seconds a rule']
+    counts = f'{len(rules)} rules, of which {better.sum()} are better than Momentum on the held-out tasks.'
+    fill(PAGE, {'rewards': markdown(head, reward_tables.table(judged, PAPER)) + f'\n\n{counts}'})
+    panels = {PAPER: rewards[ACCURACY][0], 'suite, one seed': whole[0]}
+    sources = [rule['name'].rpartition(' ')[0] or 'known' for rule in rules]
+    reward_tables.draw(panels, held.mean(0), sources, PAGE.with_suffix('.png'))
+
+
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w', encoding='utf-8', newline='') as file:
@@ -127,10 +178,10 @@ def main() -> None:
     parser.add_argument('what', choices=('draw', 'train', 'page'))
     parser.add_argument('--run_dir', type=Path, default=Path('runs/reward_study'))
     given = parser.parse_args()
-    if given.what == 'draw':
-        draw()
-    elif given.what == 'train':
+    if given.what == 'train':
         train(given.run_dir)
+    else:
+        {'draw': draw, 'page': page}[given.what]()
 
 
 if __name__ == '__main__':

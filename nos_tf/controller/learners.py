@@ -16,6 +16,7 @@ import numpy as np
 
 from nos_tf.controller.agent import Agent, UniformAgent
 from nos_tf.controller.bayes import BayesianAgent
+from nos_tf.controller.distinct import DistinctAgent
 from nos_tf.controller.evolution import EvolutionAgent
 from nos_tf.controller.policy import Policy
 from nos_tf.controller.policy_agent import PolicyAgent
@@ -49,7 +50,10 @@ class TRPO:
         matrix on; they need no child. 0: the batch alone.
       replay: the last so many rules are learned from again with each batch, by importance weights; not in the paper.
       steps: trust-region steps of one update; the paper takes one.
+      elites: the best so many rules are learned from again with each batch, likewise; not in the paper.
       entropy_half_life: updates after which the entropy coefficient is one half; None, as in the paper, if it stays.
+      entropy_target: nats; where the policy's entropy is below, the coefficient grows until it no longer is. None, as
+        in the paper, for one that does not look.
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       units: size of the controller's LSTM.
@@ -62,7 +66,9 @@ class TRPO:
     kl_samples: int = 0
     replay: int = 0
     steps: int = 1
+    elites: int = 0
     entropy_half_life: float | None = None
+    entropy_target: float | None = None
     entropy_coefficient: float = 0.0015
     baseline_decay: float = 0.9
     units: int = 150
@@ -83,7 +89,9 @@ class TRPO:
             kl_samples=self.kl_samples,
             replay=self.replay,
             steps=self.steps,
+            elites=self.elites,
             entropy_half_life=self.entropy_half_life,
+            entropy_target=self.entropy_target,
         )
 
 
@@ -161,18 +169,29 @@ class Evolution:
       batch_size: children of one batch.
       population: how many of the last rules may have children.
       tournament: of how many of them the best has a child.
+      crossover: the share of children that have two parents; not in that paper, as the next.
+      drift: mutate a child until its update is not a multiple of its parent's.
     """
 
     batch_size: int = 5
     population: int = 100
     tournament: int = 10
+    crossover: float = 0.0
+    drift: bool = False
 
     def __post_init__(self) -> None:
         validate(self)
 
     def start(self, space: SearchSpace, seed: int) -> EvolutionAgent:
         """Returns an agent without a population."""
-        return EvolutionAgent(space, seed, population=self.population, tournament=self.tournament)
+        return EvolutionAgent(
+            space,
+            seed,
+            population=self.population,
+            tournament=self.tournament,
+            crossover=self.crossover,
+            drift=self.drift,
+        )
 
 
 @gin.register
@@ -231,8 +250,7 @@ class WarmStart:
     rules: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam', 'powersign', 'addsign')
 
     def __post_init__(self) -> None:
-        if not hasattr(self.learner, 'start') or isinstance(self.learner, type):
-            raise ValueError(f'WarmStart.learner = {self.learner!r}: write @Name(), with brackets')
+        _check_learner(self)
         object.__setattr__(self, 'rules', (self.rules,) if isinstance(self.rules, str) else tuple(self.rules))
         for rule in self.rules:
             try:
@@ -248,6 +266,33 @@ class WarmStart:
     def start(self, space: SearchSpace, seed: int) -> WarmAgent:
         """Returns the agent of the learner, and before it the rules."""
         return WarmAgent(self.learner.start(space, seed), space, [UpdateRule.parse(rule) for rule in self.rules])
+
+
+@gin.register
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distinct:
+    """Another learner, none of whose rules is an earlier one again, or a multiple of one: not in the paper.
+
+    Args:
+      learner: who learns.
+
+    Raises:
+      ValueError: no learner.
+    """
+
+    learner: 'Learner'
+
+    def __post_init__(self) -> None:
+        _check_learner(self)
+
+    @property
+    def batch_size(self) -> int:
+        """The batch size of the learner."""
+        return self.learner.batch_size
+
+    def start(self, space: SearchSpace, seed: int) -> DistinctAgent:
+        """Returns the agent of the learner, whose repetitions are left out."""
+        return DistinctAgent(self.learner.start(space, seed), space)
 
 
 @gin.register
@@ -271,7 +316,13 @@ class RandomSearch:
 
 def has_network(learner: Learner) -> bool:
     """Returns whether a learner trains a network, which computes on the threads of TensorFlow."""
-    return isinstance(learner.learner if isinstance(learner, WarmStart) else learner, TRPO | Reinforce | PPO)
+    inner = getattr(learner, 'learner', None)
+    return has_network(inner) if inner is not None else isinstance(learner, TRPO | Reinforce | PPO)
+
+
+def _check_learner(outer: WarmStart | Distinct) -> None:
+    if not hasattr(outer.learner, 'start') or isinstance(outer.learner, type):
+        raise ValueError(f'{type(outer).__name__}.learner = {outer.learner!r}: write @Name(), with brackets')
 
 
 def _policy_agent(

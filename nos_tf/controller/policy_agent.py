@@ -17,6 +17,7 @@ from nos_tf.controller.policy import CHOICES, Policy, entropy, log_prob
 from nos_tf.controller.solvers import Solver
 
 KL = 1  # in the seed of a sample that is for the KL, so that it is no batch's
+PACE, MOST = 0.3, 1e4  # an update's change of the entropy's coefficient where there is none, as a logarithm; at most
 
 
 @dataclasses.dataclass
@@ -43,6 +44,11 @@ class Baseline:
         return value
 
 
+def joined(first: Batch, then: Batch) -> Batch:
+    """Returns two batches as one."""
+    return Batch(*(np.concatenate(pair) for pair in zip(first, then, strict=True)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Replay:
     """The last rules that were learned from, as many as `size`, the newest first."""
@@ -57,11 +63,32 @@ class Replay:
 
     def joined(self, batch: Batch) -> Batch:
         """A batch, and after it what is kept."""
-        return Batch(*(np.concatenate(pair) for pair in zip(batch, self.rules, strict=True)))
+        return joined(batch, self.rules)
 
     def pushed(self, batch: Batch) -> 'Replay':
         """The buffer with a batch in it, and without the oldest that this is too many for."""
         return Replay(self.size, Batch(*(array[: self.size] for array in self.joined(batch))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Elites:
+    """The best distinct rules so far, as many as `size`, the best first; of equals the first."""
+
+    size: int
+    rules: Batch
+
+    @classmethod
+    def empty(cls, size: int, steps: int) -> 'Elites':
+        """Returns a memory for so many rules of so many tokens."""
+        return cls(size, Replay.empty(size, steps).rules)
+
+    def updated(self, batch: Batch) -> 'Elites':
+        """Returns the memory with what is better in a batch."""
+        both = joined(self.rules, batch)
+        _, first = np.unique(both.choices, axis=0, return_index=True)
+        first = np.sort(first)
+        best = first[np.argsort(-both.rewards[first], kind='stable')[: self.size]]
+        return Elites(self.size, Batch(*(array[best] for array in both)))
 
 
 class PolicyAgent:
@@ -80,7 +107,10 @@ class PolicyAgent:
       replay: the last so many rules are learned from again with each batch, weighted by how probable they still are;
         KL and Fisher matrix are then of their prefixes too.
       steps: of the solver for one batch.
+      elites: so many of the best rules are learned from again with each batch, weighted likewise.
       entropy_half_life: updates after which the entropy coefficient is one half; None if it stays.
+      entropy_target: nats, below which the entropy coefficient grows, up to `MOST` times itself; None for one that
+        does not look.
     """
 
     def __init__(
@@ -96,14 +126,18 @@ class PolicyAgent:
         clip: float | None = None,
         replay: int = 0,
         steps: int = 1,
+        elites: int = 0,
         entropy_half_life: float | None = None,
+        entropy_target: float | None = None,
     ) -> None:
         self.policy, self.seed, self.kl_samples = policy, seed, kl_samples
-        self.steps, self.entropy_half_life = steps, entropy_half_life
+        self.steps, self.entropy_half_life, self.entropy_target = steps, entropy_half_life, entropy_target
+        self.entropy_factor = 1.0  # of the coefficient, so that the entropy keeps to its target
         self.solver, self.max_kl, self.entropy_coefficient, self.clip = solver, max_kl, entropy_coefficient, clip
         self.baseline = Baseline(baseline_decay)
         self.updates = 0
         self.replay = Replay.empty(replay, len(policy.heads))
+        self.elites = Elites.empty(elites, len(policy.heads))
         self._weights = [variable.value for variable in policy.trainable_variables]
         self._shapes = [weight.shape for weight in self._weights]
         dtype = self._weights[0].dtype
@@ -126,7 +160,7 @@ class PolicyAgent:
         """Takes solver steps for rules `[B, T]`, their rewards `[B]` and their log_probs `[B]`, as proposed."""
         batch = checked_batch(self.policy.space, choices, rewards, log_probs)
         baseline = self.baseline.compare(batch.rewards)
-        known = self.replay.joined(batch)
+        known = joined(self.replay.joined(batch), self.elites.rules)
         before, old = trpo.flatten(self._weights), self.policy.logits(tf.constant(batch.choices))
         metrics = self._solver_step(known, len(batch.rewards), baseline, 0)
         for number in range(1, self.steps):
@@ -136,8 +170,12 @@ class PolicyAgent:
         if self.steps > 1:  # neither of them adds up
             metrics['kl'] = float(self.policy.kl(tf.constant(batch.choices), old))
             metrics['step_size'] = float(tf.norm(trpo.flatten(self._weights) - before))
-        self.replay = self.replay.pushed(batch)
+        self.replay, self.elites = self.replay.pushed(batch), self.elites.updated(batch)
         self.updates += 1
+        if self.entropy_target is not None:
+            missing = (self.entropy_target - metrics['entropy']) / self.entropy_target
+            self.entropy_factor = min(max(1.0, self.entropy_factor * math.exp(PACE * missing)), MOST)
+            metrics['entropy_coefficient'] = self.entropy_coefficient * self.entropy_factor
         return {'baseline': baseline} | metrics
 
     def _solver_step(self, known: Batch, count: int, baseline: float, number: int) -> Metrics:
@@ -150,7 +188,7 @@ class PolicyAgent:
         if len(advantages) > count or number:
             advantages, log_probs = self._reweighted(known, advantages)
         halvings = self.updates / self.entropy_half_life if self.entropy_half_life else 0.0
-        inputs = [advantages, log_probs, self.entropy_coefficient * 0.5**halvings]
+        inputs = [advantages, log_probs, self.entropy_coefficient * self.entropy_factor * 0.5**halvings]
         tensors = [tf.constant(x, self._weights[0].dtype) for x in inputs]
         metrics, self.memory = self._traced_step(tf.constant(prefixes), tf.constant(count), *tensors, self.memory)
         return {name: float(value) for name, value in metrics.items()}
@@ -212,20 +250,32 @@ class PolicyAgent:
         value = math.nan if self.baseline.value is None else self.baseline.value
         memory = {f'solver_{i}': np.array(x) for i, x in enumerate(self.memory)}
         weights = np.array(trpo.flatten(self._weights))
-        replay = {f'replay_{name}': array.copy() for name, array in self.replay.rules._asdict().items()}
-        return {'weights': weights, 'baseline': np.array(value), 'updates': np.array(self.updates)} | memory | replay
+        kept = {
+            f'{of}_{name}': array.copy()
+            for of, rules in self._kept.items()
+            for name, array in rules.rules._asdict().items()
+        }
+        factor = {} if self.entropy_target is None else {'entropy_factor': np.array(self.entropy_factor)}
+        own = {'weights': weights, 'baseline': np.array(value), 'updates': np.array(self.updates)}
+        return own | memory | kept | factor
+
+    @property
+    def _kept(self) -> dict[str, Replay | Elites]:
+        """The rules in memory; elites where there are to be any, so that states of agents without stay as they are."""
+        return {'replay': self.replay} | ({'elites': self.elites} if self.elites.size else {})
 
     def restore(self, state: State) -> None:
         """Takes up a state; raises ValueError for one of another shape, and changes nothing then."""
-        count = len(state.get('replay_rewards', ()))  # which grows from 0 to what is kept
         expected = self.state()
-        for name in Batch._fields:
-            shape = expected[f'replay_{name}'].shape[1:]
-            expected[f'replay_{name}'] = np.zeros(
-                [min(count, self.replay.size), *shape], expected[f'replay_{name}'].dtype
-            )
+        for of, rules in self._kept.items():
+            count = min(len(state.get(f'{of}_rewards', ())), rules.size)  # which grows from 0 to what is kept
+            for name, array in rules.rules._asdict().items():
+                expected[f'{of}_{name}'] = np.zeros([count, *array.shape[1:]], array.dtype)
         check_state(state, expected)
-        self.replay = Replay(self.replay.size, Batch(*(state[f'replay_{name}'].copy() for name in Batch._fields)))
+        for of, rules in self._kept.items():
+            kept = Batch(*(state[f'{of}_{name}'].copy() for name in Batch._fields))
+            setattr(self, of, dataclasses.replace(rules, rules=kept))
+        self.entropy_factor = float(state.get('entropy_factor', 1.0))
         self._assign(tf.constant(state['weights']))
         value = float(state['baseline'])
         self.baseline.value = None if math.isnan(value) else value

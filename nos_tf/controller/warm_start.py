@@ -1,6 +1,6 @@
 """A learner that is told what others know: the first rules that it proposes are given."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -48,6 +48,11 @@ class WarmAgent:
         metrics = self._agent.update(choices, rewards, log_probs)
         self._proposed = min(self._proposed + len(rewards), len(self._choices))
         return metrics
+
+    def revise(self, reward: Callable[[UpdateRule], float]) -> None:
+        """Gives the agent the rewards that are known now, if it looks again."""
+        if revise := getattr(self._agent, 'revise', None):
+            revise(reward)
 
     def state(self) -> State:
         """Returns the state of the agent, and how many rules it was given."""

@@ -16,7 +16,6 @@ import numpy as np
 from nos_tf import output
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
-from nos_tf.controller.evolution import EvolutionAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.rule import UpdateRule
@@ -367,8 +366,8 @@ class _Session:
         self.seeds.add(sample.job.program for sample in arrivals.samples)
         self.seeds.train(self.show)
         told = self.seeds.reward
-        if isinstance(agent, EvolutionAgent):
-            agent.revise(lambda rule: told(rule.canonical()))
+        if revise := getattr(agent, 'revise', None):
+            revise(lambda rule: told(rule.canonical()))
         return arrivals._replace(rewards=np.array([told(s.job.program) for s in arrivals.samples], np.float32))
 
     def save(self, arrivals: Arrivals, agent: Agent, metrics: Metrics, trials: Trials) -> None:

@@ -9,9 +9,9 @@ from nos_tf.dsl.space import SearchSpace
 SPACE = SearchSpace(distinct_operands=True, iterations=2, no_final_addition=True, reuse_temporaries=True)
 
 
-def filled(population=20, tournament=5, space=SPACE, rewards=None):
+def filled(population=20, tournament=5, space=SPACE, rewards=None, **settings):
     """An agent whose population is complete, and its rules."""
-    agent = EvolutionAgent(space, 0, population=population, tournament=tournament)
+    agent = EvolutionAgent(space, 0, population=population, tournament=tournament, **settings)
     choices, log_probs = agent.propose(population, 0)
     agent.update(choices, np.linspace(0, 1, population) if rewards is None else rewards, log_probs)
     return agent, choices
@@ -72,6 +72,36 @@ def test_log_probabilities_are_those_of_the_mutation():
     by_rule = {tuple(c): p for c, p in zip(children, np.exp(log_probs), strict=True)}
     for rule, count in zip(rules, counts, strict=True):
         assert count / 4000 == pytest.approx(by_rule[tuple(rule)], abs=0.03)
+
+
+def test_a_child_drifts_until_its_update_is_another():
+    space = SearchSpace(operands=('g', 'm', 'adam'), unaries=('x', '-x'), binaries=('+', 'left'), iterations=2)
+    drifting, parents = filled(population=1, space=space, drift=True)
+    plain, _ = filled(population=1, space=space)
+
+    def does_something(agent):
+        children, _ = agent.propose(200, 1)
+        own = space.rule(parents[0]).direction()[0]
+        return np.mean([space.rule(child).direction()[0] != own for child in children])
+
+    assert does_something(plain) < 0.9 and does_something(drifting) > 0.99
+
+
+def test_two_parents_lend_one_child_their_beginning_and_end():
+    agent, parents = filled(population=2, tournament=1, crossover=1.0, space=SearchSpace(iterations=2))
+    children, _ = agent.propose(500, 1)
+    assert not (parents[0] == parents[1]).any()
+    from_first = children == parents[0]
+    mixed = from_first.any(1) & (children == parents[1]).any(1)
+    assert mixed.mean() > 0.3
+    changes = np.abs(np.diff(from_first[mixed].astype(int), axis=1)).sum(1)
+    assert np.mean(changes <= 3) == 1.0  # one seam, and one mutation beside it
+
+
+def test_crossing_keeps_to_what_is_legal():
+    agent, _ = filled(crossover=1.0)
+    for child in agent.propose(300, 1).choices:
+        assert SPACE.encode(SPACE.rule(child)) == tuple(child)
 
 
 def test_a_space_of_one_rule():

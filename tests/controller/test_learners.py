@@ -7,7 +7,7 @@ import gin
 import numpy as np
 import pytest
 
-from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, RandomSearch, Reinforce
+from nos_tf.controller.learners import PPO, TRPO, Bayesian, Distinct, Evolution, RandomSearch, Reinforce
 from nos_tf.controller.solvers import AdamSurrogate, NaturalGradient
 from nos_tf.dsl.space import SearchSpace
 
@@ -15,10 +15,13 @@ SPACE = SearchSpace(distinct_operands=True)
 TARGET = np.array([6, 0, 2, 10, 2])  # sign(g) g exp sign *
 LEARNERS = {
     'natural': lambda: TRPO(units=8, solver=NaturalGradient(cg_iterations=4)),
+    'elites and entropy': lambda: TRPO(units=8, elites=6, entropy_target=12.0, solver=NaturalGradient(cg_iterations=4)),
     'adam': lambda: TRPO(units=8, max_kl=0.01, solver=AdamSurrogate(learning_rate=1e-3, max_steps=10)),
     'reinforce': lambda: Reinforce(units=8),
     'ppo': lambda: PPO(units=8, learning_rate=1e-2),
     'evolution': lambda: Evolution(population=10, tournament=3),
+    'drifting': lambda: Evolution(population=10, tournament=3, crossover=0.5, drift=True),
+    'distinct': lambda: Distinct(learner=Evolution(population=10, tournament=3)),
     'bayesian': lambda: Bayesian(initial=5, candidates=40, memory=20),
     'random': RandomSearch,
 }
@@ -26,6 +29,9 @@ POLICY_METRICS = {'baseline', 'log_prob', 'entropy', 'kl', 'step_size', 'improve
 METRICS = {
     'random': {'log_prob', 'entropy'},
     'evolution': {'log_prob', 'population_mean'},
+    'drifting': {'log_prob', 'population_mean'},
+    'distinct': {'log_prob', 'population_mean', 'new'},
+    'elites and entropy': POLICY_METRICS | {'entropy_coefficient'},
     'bayesian': {'log_prob', 'known_best'},
 }
 
@@ -209,7 +215,8 @@ def test_gin_makes_learners_whose_fields_are_their_hyper_parameters(made_by_gin)
     assert type(learner) is TRPO
     assert learner == TRPO(batch_size=7, solver=AdamSurrogate(max_steps=30))
     assert repr(learner) == (
-        'TRPO(batch_size=7, max_kl=0.05, kl_samples=0, replay=0, steps=1, entropy_half_life=None, '
+        'TRPO(batch_size=7, max_kl=0.05, kl_samples=0, replay=0, steps=1, elites=0, '
+        'entropy_half_life=None, entropy_target=None, '
         'entropy_coefficient=0.0015, baseline_decay=0.9, units=150, weight_range=0.08, '
         'solver=AdamSurrogate(learning_rate=1e-05, max_steps=30))'
     )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nos_tf.controller.agent import Batch
 from nos_tf.controller.policy import Policy
-from nos_tf.controller.policy_agent import Baseline, PolicyAgent, Replay
+from nos_tf.controller.policy_agent import MOST, Baseline, Elites, PolicyAgent, Replay
 from nos_tf.controller.solvers import AdamSteps, NaturalGradient
 from nos_tf.dsl.space import SearchSpace
 
@@ -188,6 +188,42 @@ def test_replay_keeps_the_newest_rules():
         assert replay.rules.rewards.tolist() == kept
     assert replay.joined(batch(9.0)).rewards.tolist() == [9, 5, 3, 4]
     assert len(Replay.empty(0, 5).pushed(batch(1.0)).rules.rewards) == 0
+
+
+def test_elites_are_the_best_distinct_rules():
+    def batch(**rewards):
+        choices = [[int(digit) for digit in name[1:]] for name in rewards]
+        return Batch(np.array(choices, np.int32), np.array(list(rewards.values())), np.zeros(len(rewards), np.float32))
+
+    elites = Elites.empty(2, 2)
+    for rules, kept in (({'r01': 1.0}, [1]), ({'r10': 3.0, 'r01': 9.0, 'r11': 2.0}, [3, 2]), ({'r00': 2.5}, [3, 2.5])):
+        elites = elites.updated(batch(**rules))
+        assert elites.rules.rewards.tolist() == kept
+    assert elites.rules.choices.tolist() == [[1, 0], [0, 0]]
+    assert len(Elites.empty(0, 2).updated(batch(r01=1.0)).rules.rewards) == 0
+
+
+def test_elites_are_learned_from_again():
+    """Two updates of each: the first batch is good news of one rule, the second says nothing."""
+    choices, rewards = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]], np.int32), np.array([1.0, 0.0])
+    gains = []
+    for elites in (0, 1):
+        learner = agent(solver=NATURAL, max_kl=0.02, elites=elites)
+        before = learner.policy.log_prob(choices).numpy()
+        learner.update(choices, rewards, before)
+        learner.update(choices, np.array([0.5, 0.5]), learner.policy.log_prob(choices).numpy())
+        gains.append(learner.policy.log_prob(choices).numpy()[0] - before[0])
+    assert gains[1] > 1.3 * gains[0] > 0
+
+
+def test_the_entropy_coefficient_grows_while_the_entropy_is_below_its_target():
+    entropies, told = iter([2.0, 2.0, 8.0, 8.0, 8.0, 0.001, *[0.001] * 60]), []
+    learner = agent(entropy_coefficient=0.5, entropy_target=4.0)
+    learner._solver_step = lambda *_: dict.fromkeys(('kl', 'improvement'), 0.0) | {'entropy': next(entropies)}
+    for _ in range(66):
+        told.append(learner.update(*batch_of(learner, 0))['entropy_coefficient'])
+    assert told[0] == pytest.approx(0.5 * np.exp(0.15)) and told[1] == pytest.approx(0.5 * np.exp(0.3))
+    assert told[2] == told[4] == 0.5 < told[5] and told[-1] == 0.5 * MOST
 
 
 @pytest.fixture(scope='module')
