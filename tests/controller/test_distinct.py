@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nos_tf.controller.agent import Samples
+from nos_tf.controller.distinct import DistinctAgent
 from nos_tf.controller.learners import Distinct, Evolution, RandomSearch
 from nos_tf.dsl.space import SearchSpace
 
@@ -58,4 +58,4 @@ def test_what_is_no_learner_is_refused():
         Distinct(learner=Evolution)
     with pytest.raises(ValueError, match='and nothing seen'):
         Distinct(learner=RandomSearch()).start(SMALL, 0).restore({})
-    assert isinstance(Distinct(learner=RandomSearch()).start(SMALL, 0).propose(1, 0), Samples)
+    assert isinstance(Distinct(learner=RandomSearch()).start(SMALL, 0), DistinctAgent)

@@ -20,8 +20,11 @@ import tensorflow as tf
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.tasks.builtin import FIGURES, TASKS, suite, suite_tasks, text, validation, validation_tasks
+from nos_tf.tasks.builtin.common import fixed_random, mislabelled
+from nos_tf.tasks.builtin.digits import _digits
 from nos_tf.tasks.builtin.lists import RULERS
 from nos_tf.tasks.builtin.number_words import PAD, START, _codes, _spell, _spelled
+from nos_tf.tasks.builtin.tables import _table
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.keras_task import KerasTask
 
@@ -245,6 +248,23 @@ def test_the_table_is_of_these_tasks_and_no_optimizer_fails_them():
             assert int(row['examples']) == len(tf.nest.flatten(x)[0])
         losses = [float(row[name]) for name in ('sgd', 'momentum', 'adam', 'adamw', 'rmsprop', 'lion')]
         assert 0 < min(losses) < 0.97 * max(losses) < max(losses) < 0.7 * float(row['untrained'])
+
+
+def test_the_columns_of_a_table_keep_the_units_that_they_are_in():
+    x = np.random.default_rng(0).standard_normal((50, 2)) * (1.0, 1000.0)
+    (train, y), (held_out, other) = _table((x, np.arange(50)), 20, fixed_random())
+    assert sorted([*y, *other]) == list(range(50)) and len(held_out) == 20
+    assert train.std() == pytest.approx(1.0, rel=1e-5)
+    np.testing.assert_allclose(train[:, 1] / train[:, 0], x[y, 1] / x[y, 0], rtol=1e-5)
+
+
+def test_labels_are_redrawn_at_random_and_images_are_clean():
+    y = np.arange(10_000) % 10
+    found = mislabelled(y, 0.2, range(10), fixed_random())
+    assert np.mean(found != y) == pytest.approx(0.18, abs=0.02) and set(found) == set(range(10))
+    (x, labels), (held_out, _) = _digits()
+    assert (len(x), len(labels), len(held_out)) == (1200, 1200, 500)
+    assert set(np.unique(x * 16)) <= {i - 8 for i in range(17)}
 
 
 def test_gin_makes_a_task_by_its_name():
