@@ -38,7 +38,7 @@ def suite(hopeless: float = -2.0) -> Suite:
 
 @gin.register
 def validation(hopeless: float = -math.inf) -> Suite:
-    """Returns the mean gain over seven tasks of other kinds, by which rewards, learners and rules are chosen.
+    """Returns the mean gain over six tasks of other kinds, by which rewards, learners and rules are chosen.
 
     Args:
         hopeless: as of `Suite`; as a rule, all tasks are trained.
@@ -64,7 +64,6 @@ def validation_tasks() -> dict[str, KerasTask]:
         'text_words noisy': text_words(noisy=True),
         'digits_convnet noisy': digits_convnet(noisy=True),
         'number_words': number_words(),
-        'text_transformer': text_transformer(),
         'text_transformer noisy, linear decay': replace(text_transformer(noisy=True), schedule='linear'),
     }
 
