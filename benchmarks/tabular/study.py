@@ -30,7 +30,17 @@ import study_figures
 import table_rewards
 
 from nos_tf import output
-from nos_tf.controller.learners import PPO, TRPO, Bayesian, Evolution, Learner, RandomSearch, Reinforce, WarmStart
+from nos_tf.controller.learners import (
+    PPO,
+    TRPO,
+    Bayesian,
+    Distinct,
+    Evolution,
+    Learner,
+    RandomSearch,
+    Reinforce,
+    WarmStart,
+)
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.table import RewardTable
 
@@ -58,6 +68,11 @@ def warm(learner: Callable[..., Learner]) -> Callable[..., Learner]:
     return lambda **setting: WarmStart(learner=learner(**setting))
 
 
+def distinct(learner: Callable[..., Learner]) -> Callable[..., Learner]:
+    """A learner that samples no update twice."""
+    return lambda **setting: Distinct(learner=learner(**setting))
+
+
 CONTENDERS = {
     'random search': Contender(RandomSearch, {'batch_size': (20,)}),
     'REINFORCE': Contender(Reinforce, {'batch_size': (5, 20), 'learning_rate': (3e-4, 1e-3, 3e-3, 1e-2)}),
@@ -77,6 +92,22 @@ CONTENDERS = {
             'entropy_coefficient': (0.005, 0.02),
             'entropy_half_life': (50.0, 200.0),
         },
+    ),
+    'TRPO, entropy target': Contender(TRPO, {'batch_size': (5,), 'max_kl': (0.05,), 'entropy_target': (3.0, 5.0, 7.0)}),
+    'TRPO, elites': Contender(TRPO, {'batch_size': (5,), 'max_kl': (0.05,), 'elites': (5, 20)}),
+    'TRPO, distinct': Contender(distinct(TRPO), {'batch_size': (5,), 'max_kl': (0.02, 0.05, 0.1)}),
+    'TRPO, elites, distinct': Contender(
+        distinct(TRPO), {'batch_size': (5,), 'max_kl': (0.02, 0.05), 'elites': (5, 20)}
+    ),
+    'evolution, drift': Contender(
+        Evolution, {'batch_size': (5,), 'population': (50,), 'tournament': (5, 10), 'drift': (True,)}
+    ),
+    'evolution, drift and crossover': Contender(
+        Evolution,
+        {'batch_size': (5,), 'population': (50,), 'tournament': (5, 10), 'drift': (True,), 'crossover': (0.3,)},
+    ),
+    'evolution, distinct': Contender(
+        distinct(Evolution), {'batch_size': (5,), 'population': (50,), 'tournament': (5, 10)}
     ),
     'TRPO, warm start': Contender(warm(TRPO), {'batch_size': (5,), 'max_kl': (0.05, 0.1)}),
     'Bayesian, warm start': Contender(warm(Bayesian), {'batch_size': (5,), 'initial': (10, 20)}),

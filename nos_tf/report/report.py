@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from nos_tf.compare.verification import LEGEND, Verdict
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.errors import RunError
 from nos_tf.report import comparison_report, search_tables
@@ -90,6 +91,8 @@ def _sections(
     run: Run, summary: dict[str, Any], searches: Mapping[str, Run], compared: Mapping[str, Drawn]
 ) -> Iterator[Section]:
     """The tables, what matters most first."""
+    if 'verification' in summary:
+        yield _verdict(Verdict.of_json(summary['verification']))
     if scores := [Score(**score) for score in summary.get('rescored', ())]:
         yield _scores(scores)
     if len(searches) > 1:
@@ -182,6 +185,16 @@ def _origins(summary: Mapping[str, Any]) -> Iterator[list[str]]:
         ('new programs that were recognised as equal functions', summary['equal_functions']),
     ):
         yield [what, str(count), f'{count / children:.1%}']
+
+
+def _verdict(verdict: Verdict) -> Section:
+    rows = []
+    for name in dict.fromkeys(margin.baseline for margin in verdict.margins):
+        margins = {margin.task: margin for margin in verdict.margins if margin.baseline == name}
+        rows.append([name, *(margins[task].told for task in verdict.tasks)])
+    heads = [f'{task}{"" if is_seen else " (unseen)"}' for task, is_seen in verdict.tasks.items()]
+    said = f'{verdict.rule}: {" ".join(verdict.sentences())} {LEGEND}; {verdict.seeds} seeds.'
+    return Section('Does it hold up?', said, ['against', *heads], rows, tuple(range(1, len(heads) + 1)))
 
 
 def _scores(scores: Sequence[Score]) -> Section:

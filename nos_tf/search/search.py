@@ -14,6 +14,7 @@ import gin
 import numpy as np
 
 from nos_tf import output
+from nos_tf.compare.verification import Verification
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
@@ -47,6 +48,8 @@ from nos_tf.tasks.task import Task, check_backend
 
 gin.external_configurable(SearchSpace)
 
+VERIFIED = 'verification'  # folder of a run directory
+
 
 @gin.configurable
 @dataclass
@@ -69,6 +72,8 @@ class Search(Configured):
         seeds: that a rule may have; after each batch the best rules so far train on one more, until they have had so
             many. The learner is told the mean, above that of the promising shrunk by the noise between seeds.
         promising: how many of the best rules have more than one seed.
+        verification: holds the rule that the fresh seeds choose against optimizers that people use, on other seeds and,
+            as a rule, on tasks that the search has not seen; None for none.
         baselines: names of known rules that are scored beside them.
         reject_untrainable: give rules that cannot train the reward of chance, if the task has one, and do not train
             them.
@@ -95,6 +100,7 @@ class Search(Configured):
     rescore_seeds: Natural = 5
     seeds: Count = 1
     promising: Count = 10
+    verification: Verification | None = None
     baselines: Sequence[str] = ('sgd', 'momentum', 'rmsprop', 'adam')
     reject_untrainable: bool = False
     merge_equal_functions: bool = False
@@ -105,6 +111,10 @@ class Search(Configured):
         super().__post_init__()
         if self.rescore_seeds == 1:
             raise ValueError('Search.rescore_seeds = 1: one seed gives no interval; use 2 or more, or 0 for none')
+        if self.verification and not (self.rescored and self.rescore_seeds):
+            raise ValueError(
+                'Search.verification: is of the rule that fresh seeds choose: give Search.rescore_seeds too'
+            )
         if self.seeds > 1 and self.asynchronous:
             raise ValueError(f'Search.seeds = {self.seeds}: must be 1 in an asynchronous search, where no batch ends')
         unknown = [name for name in self.baselines if name not in KNOWN_RULES]
@@ -187,6 +197,12 @@ class Search(Configured):
         if scores:
             with suppress(BrokenPipeError):  # all is on file, and a report of it may be to come
                 session.display.console.print(scores_table(scores, self.rescore_seeds))
+        if self.verification:
+            rule = UpdateRule.parse(next(score.rule for score in scores if score.search_reward is not None))
+            verdict = self.verification.run(rule, run_dir / VERIFIED, allow_mixed=allow_mixed)
+            output.say(f'\n{verdict}')
+            summary['verification'] = verdict.as_json()
+            write_text(run_dir / 'summary.json', json.dumps(summary, indent=2))
         return summary
 
     def best(self) -> Found:

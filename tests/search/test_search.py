@@ -17,6 +17,7 @@ import gin
 import numpy as np
 import pytest
 
+from nos_tf.compare.verification import Margin, Verdict, Verification
 from nos_tf.controller.learners import TRPO, Evolution, RandomSearch, Reinforce
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.screening import why_untrainable
@@ -33,10 +34,12 @@ from nos_tf.store.schema import SEARCH
 from nos_tf.tasks.child import Child, ChildSetup, Outcome
 from nos_tf.tasks.convnet import ConvNet, ImageClassification
 from nos_tf.tasks.data import Digits
+from tests.tasks.models import make
 
 SPACE = SearchSpace(operands=('g', 'm', 'sign(g)', '1'), unaries=('x', '-x', 'sign'), binaries=('+', '*', 'left'))
 TASK = ImageClassification(Digits(train_examples=200), ConvNet(filters=2), epochs=2, train_examples=200, batch_size=50)
 CHILD = Child(learning_rates=(0.01, 0.1))
+VERIFICATION = Verification(seen={'b': make('regression')}, unseen={'a': make('regression')}, seeds=7)
 
 
 class Table:
@@ -218,6 +221,24 @@ def test_the_learner_is_told_the_mean_over_seeds_of_the_best(tmp_path):
         search(seeds=3, asynchronous=True)
 
 
+def test_the_rule_that_fresh_seeds_choose_is_verified(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def run(self, rule, run_dir, *, allow_mixed):
+        asked.append((rule, run_dir))
+        return Verdict(rule.infix, [Margin('keras.SGD', 'a', False, 0.1, 0.05, 0.02)], self.seeds)
+
+    monkeypatch.setattr(Verification, 'run', run)
+    verified = search(children=20, rescored=4, verification=VERIFICATION)
+    summary = verified.run(tmp_path)
+    chosen = next(score for score in summary['rescored'] if score['search_reward'] is not None)
+    assert asked == [(UpdateRule.parse(chosen['rule']), tmp_path / 'verification')]
+    assert json.loads((tmp_path / 'summary.json').read_text())['verification']['rule'] == chosen['rule']
+    said = 'On a, which the search has not seen, it is better than all 1 of them.'
+    assert said in capsys.readouterr().out
+    assert said in verified.report().parent.joinpath('report.md').read_text()
+
+
 def test_rewards_without_training_are_in_the_order_of_sampling(tmp_path):
     """Rejected, taken over or trained: what a row says follows from the rows before it."""
     evaluator = Table()
@@ -341,6 +362,10 @@ def test_run_of_another_configuration_is_refused_by_name(tmp_path, overrides, na
         ({'children': '100'}, "Search.children = '100'"),
         ({'rescore_seeds': 1}, 'Search.rescore_seeds = 1'),
         ({'rescored': -1}, 'Search.rescored = -1'),
+        (
+            {'rescore_seeds': 0, 'verification': Verification(seen={'a': make('regression')})},
+            'Search.verification: fresh',
+        ),
         ({'baselines': ('no_such_rule',)}, 'no_such_rule'),
         ({'reject_untrainable': 1}, 'Search.reject_untrainable = 1: must be True or False'),
         ({'merge_equal_functions': 'yes'}, "Search.merge_equal_functions = 'yes'"),

@@ -1,0 +1,203 @@
+"""Does what a search has found hold up? One rule against the optimizers that people use, by the bench.
+
+The rule was chosen beforehand. Everyone is tuned with the same effort, then trained at frozen settings on seeds that
+nobody has seen; final losses are compared by seed. The tasks of the search are held apart from those that it has not
+seen.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import gin
+import numpy as np
+
+from nos_tf.compare.bench import NULL, Bench
+from nos_tf.compare.bench_result import BenchResult
+from nos_tf.compare.paired import CONFIDENCE, Difference, holm
+from nos_tf.config import NOT_EMPTY, Configured, Count
+from nos_tf.dsl.rule import UpdateRule
+from nos_tf.evaluation.jobs import Evaluator
+from nos_tf.evaluation.pool import ProcessPool
+from nos_tf.optimizers.contender import Contender
+
+BASELINES = (
+    'keras.AdamW',
+    'keras.SGD',
+    'keras.SGD with momentum=0.9',
+    'keras.SGD with momentum=0.9, nesterov=1',
+    'keras.RMSprop',
+    'keras.Adam',
+    'keras.Nadam',
+    'keras.Lion',
+    'adam_powersign',
+)
+"""The optimizers that a rule is held against; the first is the reference of the bench."""
+
+LEGEND = (
+    'log(loss of the optimizer / loss of the rule) at the end, by seed, with 95% intervals; * p < .05, ** p < .01, '
+    'corrected by Holm for how many optimizers there are'
+)
+
+
+class Margin(NamedTuple):
+    """How much lower the loss of the rule is than that of a baseline, on one task."""
+
+    baseline: str
+    task: str
+    is_seen: bool  # whether the search has trained on the task
+    mean: float  # of log(loss of the baseline / loss of the rule), by seed
+    half_width: float  # of its 95% interval
+    p: float  # of the paired t-test, corrected by Holm for the baselines
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the rule is better beyond what chance makes of so many baselines."""
+        return self.mean > 0 and self.p < 1 - CONFIDENCE
+
+    @property
+    def told(self) -> str:
+        """The margin as text."""
+        stars = '**' if self.p < 0.01 else '*' if self.p < 1 - CONFIDENCE else ''
+        return f'{self.mean:+.3f} ± {self.half_width:.3f} {stars}'.rstrip()
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether it is worse beyond that."""
+        return self.mean < 0 and self.p < 1 - CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a rule; printed, it is a table below a sentence for each task.
+
+    Args:
+        rule: infix.
+        margins: against each baseline on each task, and of the reference against itself.
+        seeds: that everyone was judged on.
+    """
+
+    rule: str
+    margins: Sequence[Margin]
+    seeds: int
+
+    @property
+    def tasks(self) -> dict[str, bool]:
+        """Task -> whether the search has trained on it."""
+        return {margin.task: margin.is_seen for margin in self.margins}
+
+    def beats_all(self, task: str) -> bool:
+        """Returns whether the rule is better than every baseline on a task."""
+        return all(margin.is_better for margin in self._against_others(task))
+
+    def _against_others(self, task: str) -> list[Margin]:
+        return [margin for margin in self.margins if margin.task == task and margin.baseline != NULL]
+
+    def sentences(self) -> Iterator[str]:
+        """Yields what is true on each task."""
+        for task, is_seen in self.tasks.items():
+            margins = self._against_others(task)
+            where = f'On {task}, which the search {"trained on" if is_seen else "has not seen"},'
+            better, worse = ([m.baseline for m in margins if getattr(m, how)] for how in ('is_better', 'is_worse'))
+            if len(better) == len(margins):
+                yield f'{where} it is better than all {len(margins)} of them.'
+                continue
+            even = [margin.baseline for margin in margins if margin.baseline not in {*better, *worse}]
+            told = [f'better than {len(better)} of {len(margins)}'] if better else ['better than none of them']
+            told += [f'worse than {", ".join(worse)}'] if worse else []
+            told += [f'not to be told from {", ".join(even)}'] if even else []
+            yield f'{where} it is {"; ".join(told)}.'
+
+    def __str__(self) -> str:
+        cells = {(margin.baseline, margin.task): margin.told for margin in self.margins}
+        names = list(dict.fromkeys(margin.baseline for margin in self.margins))
+        width, column = max(map(len, names)) + 2, max(22, *(len(task) + 2 for task in self.tasks))
+        heads = ['', *self.tasks]
+        rows = [[name, *(cells[name, task] for task in self.tasks)] for name in names]
+        table = [f'{row[0]:{width}}' + ''.join(f'{cell:{column}}' for cell in row[1:]) for row in (heads, *rows)]
+        said = f'{self.rule}, against {len(names) - 1} optimizers tuned with the same effort; {self.seeds} fresh seeds.'
+        return '\n'.join([said, *self.sentences(), '', *(line.rstrip() for line in table), '', f'{LEGEND}.'])
+
+    def as_json(self) -> dict[str, Any]:
+        """It as JSON values."""
+        return {'rule': self.rule, 'seeds': self.seeds, 'margins': [margin._asdict() for margin in self.margins]}
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> 'Verdict':
+        """Returns the verdict that `as_json` has told."""
+        return cls(fields['rule'], [Margin(**margin) for margin in fields['margins']], fields['seeds'])
+
+
+@gin.register
+@dataclass(frozen=True)
+class Verification(Configured):
+    """Holds a rule against optimizers that people use.
+
+    Args:
+        seen: tasks by name, on which the search has trained.
+        unseen: others.
+        baselines: optimizers as text; the first is the reference, and once more the null control. Those that are the
+            rule itself, but for a factor, are left out.
+        seeds: fresh ones, on which everyone is judged.
+        tuning_seeds: on which rates and one more hyper-parameter are chosen, with the same effort for everyone.
+        evaluator: whose processes train.
+
+    Raises:
+        ValueError: a value out of range, or a task in both; the message names the binding.
+    """
+
+    seen: Annotated[Mapping[str, Any], NOT_EMPTY] = gin.REQUIRED
+    unseen: Mapping[str, Any] = field(default_factory=dict)
+    baselines: Annotated[Sequence[str], NOT_EMPTY] = BASELINES
+    seeds: Count = 10
+    tuning_seeds: Count = 2
+    evaluator: Evaluator = field(default_factory=ProcessPool)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if both := set(self.seen) & set(self.unseen):
+            raise ValueError(f'Verification.unseen: {", ".join(sorted(both))} is among those that are seen')
+        self._bench('g')
+
+    def _bench(self, rule: str) -> Bench:
+        return Bench(
+            tasks={**self.seen, **self.unseen},
+            contenders=(rule, *self._others(rule)[1:]),
+            reference=self._others(rule)[0],
+            seeds=self.seeds,
+            tuning_seeds=self.tuning_seeds,
+            evaluator=self.evaluator,
+        )
+
+    def _others(self, rule: str) -> list[str]:
+        own = UpdateRule.parse(rule).direction()[0]
+        rules = {text: Contender(text).rule for text in self.baselines}
+        return [text for text, other in rules.items() if other is None or other.direction()[0] != own]
+
+    def run(self, rule: UpdateRule, run_dir: Path | str, *, allow_mixed: bool = False) -> Verdict:
+        """Returns the verdict on a rule; what is on file in the run directory is not trained again.
+
+        Raises:
+            RunError: as of `Bench.run`.
+        """
+        result = self._bench(rule.infix).run(run_dir, allow_mixed=allow_mixed)
+        return Verdict(rule.infix, list(self._margins(result, rule.infix)), self.seeds)
+
+    def _margins(self, result: BenchResult, rule: str) -> Iterator[Margin]:
+        for task in result.tasks:
+            others = [name for name in task.losses if name not in (rule, NULL)]
+            found = {name: _difference(task.final(name), task.final(rule)) for name in others}
+            ps = holm({name: difference.p for name, difference in found.items()})
+            null = _difference(task.final(result.reference), task.final(NULL))
+            for name, difference, p in [
+                (NULL, null, null.p),
+                *((name, difference, ps[name]) for name, difference in found.items()),
+            ]:
+                yield Margin(name, task.name, task.name in self.seen, difference.mean, difference.half_width, p)
+
+
+def _difference(theirs: np.ndarray, ours: np.ndarray) -> Difference:
+    """Returns the difference of log losses; of losses themselves where one is not above zero."""
+    both_positive = (theirs > 0).all() and (ours > 0).all()
+    return Difference.of(np.log(theirs), np.log(ours)) if both_positive else Difference.of(theirs, ours)

@@ -1,0 +1,102 @@
+"""A rule is held against what people use, on fresh seeds, and the verdict says what is true."""
+
+import math
+
+import pytest
+
+from nos_tf.compare.bench import NULL, NULL_SEEDS
+from nos_tf.compare.curves import Curve
+from nos_tf.compare.verification import Margin, Verdict, Verification
+from nos_tf.dsl.rule import UpdateRule
+from tests.scripted import Scripted
+from tests.tasks.models import make
+
+FACTOR = {'keras.SGD': 2.0, 'keras.Lion': 0.5}  # of the loss of the rule
+
+
+class Known(Scripted):
+    """Losses by the name of an optimizer; those of one seed are larger or smaller for everyone."""
+
+    def start(self, setup):
+        super().start(setup)
+        self.setup = setup
+
+    def collect(self):
+        job = self.queue.pop(0)
+        steps = tuple(step for step in self.setup.measured if step <= job.length)
+        name, _, told = job.contender.partition(' with ')
+        luck = 0.3 * math.sin(7 * job.seed) + 0.01 * math.sin(job.seed * len(job.contender))
+        off = abs(math.log10(job.rate) + 2) + 0.01 * (told != '')
+        losses = [FACTOR.get(name, 1.0) * math.exp(-step / 40 + luck) + off for step in steps]
+        return [(job, Curve(steps, tuple(-loss for loss in losses), tuple(losses), 1e-3, False))]
+
+
+@pytest.fixture(scope='module')
+def tasks():
+    return {'seen': {'a': make('regression', jit_compile=False)}, 'unseen': {'b': make('regression', epochs=3)}}
+
+
+def verification(tasks, **arguments):
+    baselines = ('keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum')
+    return Verification(**{**tasks, 'baselines': baselines, 'evaluator': Known(), 'seeds': 6, **arguments})
+
+
+def test_differences_are_paired_and_what_is_said_is_true(tasks, tmp_path):
+    verdict = verification(tasks).run(UpdateRule.parse('sign(g) + sign(m)'), tmp_path)
+    margins = {(margin.baseline, margin.task): margin for margin in verdict.margins}
+    assert set(margins) == {(n, t) for n in (NULL, 'keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum') for t in 'ab'}
+    for task, is_seen in (('a', True), ('b', False)):
+        assert margins['keras.SGD', task].is_better and margins['keras.Lion', task].is_worse
+        assert margins['keras.SGD', task].mean == pytest.approx(math.log(2), abs=0.02)
+        assert margins['keras.SGD', task].half_width < 0.05  # what a seed does to all cancels
+        assert margins['keras.AdamW', task].is_seen is is_seen
+    assert not verdict.beats_all('a')
+    assert str(verdict).startswith('sign(g) + sign(m), against 4 optimizers tuned with the same effort; 6 fresh seeds.')
+    first, second = verdict.sentences()
+    assert (
+        first.startswith('On a, which the search trained on, it is better than ') and 'worse than keras.Lion' in first
+    )
+    assert second.startswith('On b, which the search has not seen, it is better than ')
+    assert Verdict.of_json(verdict.as_json()) == verdict
+
+
+def test_the_null_control_is_of_other_seeds(tasks, tmp_path, monkeypatch):
+    seen = set()
+    collect = Known.collect
+
+    def noted(self):
+        seen.add(self.queue[0].seed)
+        return collect(self)
+
+    monkeypatch.setattr(Known, 'collect', noted)
+    verification(tasks).run(UpdateRule.parse('m * g'), tmp_path)
+    assert sum(seed >= NULL_SEEDS for seed in seen) == 6
+
+
+def test_a_baseline_that_is_the_rule_is_left_out(tasks, tmp_path):
+    verdict = verification(tasks).run(UpdateRule.parse('sign(m) + sign(m)'), tmp_path)
+    assert 'signum' not in {margin.baseline for margin in verdict.margins}
+
+
+def test_better_than_all_is_said_in_so_many_words():
+    margins = [Margin(name, 'a', True, 0.2, 0.1, 0.001) for name in ('x', 'y')]
+    verdict = Verdict('g', [Margin(NULL, 'a', True, 0.9, 0.1, 0.5), *margins], 5)
+    assert verdict.beats_all('a') and list(verdict.sentences()) == [
+        'On a, which the search trained on, it is better than all 2 of them.'
+    ]
+    even = Verdict('g', [*margins, Margin('z', 'a', False, 0.2, 0.3, 0.2)], 5)
+    assert not even.beats_all('a') and 'not to be told from z' in next(iter(even.sentences()))
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        ({'seen': {}}, r'^Verification.seen = {}: must be'),
+        ({'unseen': {'a': make('regression')}}, '^Verification.unseen: a is among those that are seen'),
+        ({'seeds': 0}, '^Verification.seeds = 0: must be'),
+        ({'baselines': ('keras.Adamm',)}, "keras.optimizers has no 'Adamm'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_trains(tasks, given, said):
+    with pytest.raises(ValueError, match=said):
+        verification(tasks, **given)
