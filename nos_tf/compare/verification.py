@@ -101,7 +101,7 @@ class Verdict:
             where = f'On {task}, which the search {"trained on" if is_seen else "has not seen"},'
             better, worse = ([m.baseline for m in margins if getattr(m, how)] for how in ('is_better', 'is_worse'))
             if len(better) == len(margins):
-                yield f'{where} it is better than all {len(margins)} of them.'
+                yield f'{where} it is better than all of them.'
                 continue
             even = [margin.baseline for margin in margins if margin.baseline not in {*better, *worse}]
             told = [f'better than {len(better)} of {len(margins)}'] if better else ['better than none of them']

@@ -112,9 +112,7 @@ class Search(Configured):
         if self.rescore_seeds == 1:
             raise ValueError('Search.rescore_seeds = 1: one seed gives no interval; use 2 or more, or 0 for none')
         if self.verification and not (self.rescored and self.rescore_seeds):
-            raise ValueError(
-                'Search.verification: is of the rule that fresh seeds choose: give Search.rescore_seeds too'
-            )
+            raise ValueError('Search.verification: fresh seeds choose the rule, so give Search.rescore_seeds too')
         if self.seeds > 1 and self.asynchronous:
             raise ValueError(f'Search.seeds = {self.seeds}: must be 1 in an asynchronous search, where no batch ends')
         unknown = [name for name in self.baselines if name not in KNOWN_RULES]

@@ -82,7 +82,7 @@ def test_better_than_all_is_said_in_so_many_words():
     margins = [Margin(name, 'a', True, 0.2, 0.1, 0.001) for name in ('x', 'y')]
     verdict = Verdict('g', [Margin(NULL, 'a', True, 0.9, 0.1, 0.5), *margins], 5)
     assert verdict.beats_all('a') and list(verdict.sentences()) == [
-        'On a, which the search trained on, it is better than all 2 of them.'
+        'On a, which the search trained on, it is better than all of them.'
     ]
     even = Verdict('g', [*margins, Margin('z', 'a', False, 0.2, 0.3, 0.2)], 5)
     assert not even.beats_all('a') and 'not to be told from z' in next(iter(even.sentences()))

@@ -229,12 +229,12 @@ def test_the_rule_that_fresh_seeds_choose_is_verified(tmp_path, monkeypatch, cap
         return Verdict(rule.infix, [Margin('keras.SGD', 'a', False, 0.1, 0.05, 0.02)], self.seeds)
 
     monkeypatch.setattr(Verification, 'run', run)
-    verified = search(children=20, rescored=4, verification=VERIFICATION)
-    summary = verified.run(tmp_path)
+    verified = search(children=20, rescored=4, run_dir=tmp_path, verification=VERIFICATION)
+    summary = verified.run()
     chosen = next(score for score in summary['rescored'] if score['search_reward'] is not None)
     assert asked == [(UpdateRule.parse(chosen['rule']), tmp_path / 'verification')]
     assert json.loads((tmp_path / 'summary.json').read_text())['verification']['rule'] == chosen['rule']
-    said = 'On a, which the search has not seen, it is better than all 1 of them.'
+    said = 'On a, which the search has not seen, it is better than all of them.'
     assert said in capsys.readouterr().out
     assert said in verified.report().parent.joinpath('report.md').read_text()
 
@@ -362,10 +362,7 @@ def test_run_of_another_configuration_is_refused_by_name(tmp_path, overrides, na
         ({'children': '100'}, "Search.children = '100'"),
         ({'rescore_seeds': 1}, 'Search.rescore_seeds = 1'),
         ({'rescored': -1}, 'Search.rescored = -1'),
-        (
-            {'rescore_seeds': 0, 'verification': Verification(seen={'a': make('regression')})},
-            'Search.verification: fresh',
-        ),
+        ({'rescore_seeds': 0, 'verification': VERIFICATION}, 'Search.verification: fresh seeds choose'),
         ({'baselines': ('no_such_rule',)}, 'no_such_rule'),
         ({'reject_untrainable': 1}, 'Search.reject_untrainable = 1: must be True or False'),
         ({'merge_equal_functions': 'yes'}, "Search.merge_equal_functions = 'yes'"),
