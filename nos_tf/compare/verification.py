@@ -5,6 +5,7 @@ nobody has seen; final losses are compared by seed. The tasks of the search are 
 seen.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from nos_tf.compare.bench import NULL, Bench
 from nos_tf.compare.bench_result import BenchResult
 from nos_tf.compare.paired import CONFIDENCE, Difference, holm
-from nos_tf.config import NOT_EMPTY, Configured, Count
+from nos_tf.config import NOT_EMPTY, Configured, Count, at_least
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.evaluation.jobs import Evaluator
 from nos_tf.evaluation.pool import ProcessPool
@@ -35,9 +36,11 @@ BASELINES = (
 )
 """The optimizers that a rule is held against; the first is the reference of the bench."""
 
+SEEN = 'search'  # the name of the search's own task
+
 LEGEND = (
-    'log(loss of the optimizer / loss of the rule) at the end, by seed, with 95% intervals; * p < .05, ** p < .01, '
-    'corrected by Holm for how many optimizers there are'
+    'log(loss of the optimizer / loss of the rule) at the end, by seed, or where no loss is measured, by how much the rule '
+    'is better; 95% intervals; * p < .05, ** p < .01, corrected by Holm for how many optimizers there are'
 )
 
 
@@ -47,7 +50,7 @@ class Margin(NamedTuple):
     baseline: str
     task: str
     is_seen: bool  # whether the search has trained on the task
-    mean: float  # of log(loss of the baseline / loss of the rule), by seed
+    mean: float  # of log(loss of the baseline / loss of the rule) by seed; of losses themselves if not all are above 0
     half_width: float  # of its 95% interval
     p: float  # of the paired t-test, corrected by Holm for the baselines
 
@@ -98,7 +101,7 @@ class Verdict:
         """Yields what is true on each task."""
         for task, is_seen in self.tasks.items():
             margins = self._against_others(task)
-            where = f'On {task}, which the search {"trained on" if is_seen else "has not seen"},'
+            where = f'On {task}, {"which is what it was found on" if is_seen else "which the search has not seen"},'
             better, worse = ([m.baseline for m in margins if getattr(m, how)] for how in ('is_better', 'is_worse'))
             if len(better) == len(margins):
                 yield f'{where} it is better than all of them.'
@@ -135,8 +138,7 @@ class Verification(Configured):
     """Holds a rule against optimizers that people use.
 
     Args:
-        seen: tasks by name, on which the search has trained.
-        unseen: others.
+        unseen: tasks by name, on which the search has not trained.
         baselines: optimizers as text; the first is the reference, and once more the null control. Those that are the
             rule itself, but for a factor, are left out.
         seeds: fresh ones, on which everyone is judged.
@@ -144,57 +146,63 @@ class Verification(Configured):
         evaluator: whose processes train.
 
     Raises:
-        ValueError: a value out of range, or a task in both; the message names the binding.
+        ValueError: a value out of range; the message names the binding.
     """
 
-    seen: Annotated[Mapping[str, Any], NOT_EMPTY] = gin.REQUIRED
     unseen: Mapping[str, Any] = field(default_factory=dict)
     baselines: Annotated[Sequence[str], NOT_EMPTY] = BASELINES
-    seeds: Count = 10
+    seeds: Annotated[int, at_least(2)] = 10
     tuning_seeds: Count = 2
     evaluator: Evaluator = field(default_factory=ProcessPool)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if both := set(self.seen) & set(self.unseen):
-            raise ValueError(f'Verification.unseen: {", ".join(sorted(both))} is among those that are seen')
-        self._bench('g')
+    def bench(self, task: Any, rule: UpdateRule) -> Bench:
+        """Returns the bench that compares a rule with the baselines.
 
-    def _bench(self, rule: str) -> Bench:
+        Args:
+            task: of the search that has found the rule.
+            rule: to be verified.
+
+        Raises:
+            ValueError: an unknown baseline, a task that cannot be made longer, or one of the name of another.
+        """
+        if SEEN in self.unseen:
+            raise ValueError(f'Verification.unseen: {SEEN!r} is the name of the task of the search: choose another')
+        own, others = rule.direction()[0], {text: Contender(text).rule for text in self.baselines}
+        kept = [text for text, other in others.items() if other is None or other.direction()[0] != own]
         return Bench(
-            tasks={**self.seen, **self.unseen},
-            contenders=(rule, *self._others(rule)[1:]),
-            reference=self._others(rule)[0],
+            tasks={SEEN: task, **self.unseen},
+            contenders=(rule.infix, *kept[1:]),
+            reference=kept[0],
             seeds=self.seeds,
             tuning_seeds=self.tuning_seeds,
             evaluator=self.evaluator,
         )
 
-    def _others(self, rule: str) -> list[str]:
-        own = UpdateRule.parse(rule).direction()[0]
-        rules = {text: Contender(text).rule for text in self.baselines}
-        return [text for text, other in rules.items() if other is None or other.direction()[0] != own]
-
-    def run(self, rule: UpdateRule, run_dir: Path | str, *, allow_mixed: bool = False) -> Verdict:
+    def run(self, task: Any, rule: UpdateRule, run_dir: Path | str, *, allow_mixed: bool = False) -> Verdict:
         """Returns the verdict on a rule; what is on file in the run directory is not trained again.
+
+        Args:
+            task: of the search that has found the rule.
+            rule: to be verified.
+            run_dir: of the bench.
+            allow_mixed: as of `Bench.run`.
 
         Raises:
             RunError: as of `Bench.run`.
         """
-        result = self._bench(rule.infix).run(run_dir, allow_mixed=allow_mixed)
-        return Verdict(rule.infix, list(self._margins(result, rule.infix)), self.seeds)
+        result = self.bench(task, rule).run(run_dir, allow_mixed=allow_mixed)
+        return Verdict(rule.infix, list(_margins(result, rule.infix)), self.seeds)
 
-    def _margins(self, result: BenchResult, rule: str) -> Iterator[Margin]:
-        for task in result.tasks:
-            others = [name for name in task.losses if name not in (rule, NULL)]
-            found = {name: _difference(task.final(name), task.final(rule)) for name in others}
-            ps = holm({name: difference.p for name, difference in found.items()})
-            null = _difference(task.final(result.reference), task.final(NULL))
-            for name, difference, p in [
-                (NULL, null, null.p),
-                *((name, difference, ps[name]) for name, difference in found.items()),
-            ]:
-                yield Margin(name, task.name, task.name in self.seen, difference.mean, difference.half_width, p)
+
+def _margins(result: BenchResult, rule: str) -> Iterator[Margin]:
+    for task in result.tasks:
+        others = [name for name in task.losses if name not in (rule, NULL)]
+        found = {name: _difference(task.final(name), task.final(rule)) for name in others}
+        ps = holm({name: difference.p for name, difference in found.items()})
+        null = _difference(task.final(result.reference), task.final(NULL))
+        is_seen = task.name == SEEN or re.fullmatch(rf'{SEEN}-\d+', task.name) is not None  # a part of a suite
+        for name, (mean, half_width, p) in {NULL: null, **found}.items():
+            yield Margin(name, task.name, is_seen, mean, half_width, ps.get(name, p))
 
 
 def _difference(theirs: np.ndarray, ours: np.ndarray) -> Difference:

@@ -111,8 +111,10 @@ class Search(Configured):
         super().__post_init__()
         if self.rescore_seeds == 1:
             raise ValueError('Search.rescore_seeds = 1: one seed gives no interval; use 2 or more, or 0 for none')
-        if self.verification and not (self.rescored and self.rescore_seeds):
-            raise ValueError('Search.verification: fresh seeds choose the rule, so give Search.rescore_seeds too')
+        if self.verification:
+            if not (self.rescored and self.rescore_seeds):
+                raise ValueError('Search.verification: fresh seeds choose the rule, so give Search.rescore_seeds too')
+            self.verification.bench(self.task, UpdateRule.parse('g'))  # says now what it will not take
         if self.seeds > 1 and self.asynchronous:
             raise ValueError(f'Search.seeds = {self.seeds}: must be 1 in an asynchronous search, where no batch ends')
         unknown = [name for name in self.baselines if name not in KNOWN_RULES]
@@ -197,7 +199,7 @@ class Search(Configured):
                 session.display.console.print(scores_table(scores, self.rescore_seeds))
         if self.verification:
             rule = UpdateRule.parse(next(score.rule for score in scores if score.search_reward is not None))
-            verdict = self.verification.run(rule, run_dir / VERIFIED, allow_mixed=allow_mixed)
+            verdict = self.verification.run(self.task, rule, run_dir / VERIFIED, allow_mixed=allow_mixed)
             output.say(f'\n{verdict}')
             summary['verification'] = verdict.as_json()
             write_text(run_dir / 'summary.json', json.dumps(summary, indent=2))

@@ -32,35 +32,36 @@ class Known(Scripted):
 
 
 @pytest.fixture(scope='module')
-def tasks():
-    return {'seen': {'a': make('regression', jit_compile=False)}, 'unseen': {'b': make('regression', epochs=3)}}
+def task():
+    return make('regression', jit_compile=False)
 
 
-def verification(tasks, **arguments):
-    baselines = ('keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum')
-    return Verification(**{**tasks, 'baselines': baselines, 'evaluator': Known(), 'seeds': 6, **arguments})
+def verification(**arguments):
+    told = {'unseen': {'b': make('regression', epochs=3)}, 'evaluator': Known(), 'seeds': 6}
+    return Verification(**{'baselines': ('keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum'), **told, **arguments})
 
 
-def test_differences_are_paired_and_what_is_said_is_true(tasks, tmp_path):
-    verdict = verification(tasks).run(UpdateRule.parse('sign(g) + sign(m)'), tmp_path)
+def test_differences_are_paired_and_what_is_said_is_true(task, tmp_path):
+    verdict = verification().run(task, UpdateRule.parse('sign(g) + sign(m)'), tmp_path)
     margins = {(margin.baseline, margin.task): margin for margin in verdict.margins}
-    assert set(margins) == {(n, t) for n in (NULL, 'keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum') for t in 'ab'}
-    for task, is_seen in (('a', True), ('b', False)):
+    assert set(margins) == {
+        (n, t) for n in (NULL, 'keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum') for t in ('search', 'b')
+    }
+    for task, is_seen in (('search', True), ('b', False)):
         assert margins['keras.SGD', task].is_better and margins['keras.Lion', task].is_worse
         assert margins['keras.SGD', task].mean == pytest.approx(math.log(2), abs=0.02)
         assert margins['keras.SGD', task].half_width < 0.05  # what a seed does to all cancels
         assert margins['keras.AdamW', task].is_seen is is_seen
-    assert not verdict.beats_all('a')
+    assert not verdict.beats_all('search')
     assert str(verdict).startswith('sign(g) + sign(m), against 4 optimizers tuned with the same effort; 6 fresh seeds.')
     first, second = verdict.sentences()
-    assert (
-        first.startswith('On a, which the search trained on, it is better than ') and 'worse than keras.Lion' in first
-    )
+    assert first.startswith('On search, which is what it was found on, it is better than ')
+    assert 'worse than keras.Lion' in first
     assert second.startswith('On b, which the search has not seen, it is better than ')
     assert Verdict.of_json(verdict.as_json()) == verdict
 
 
-def test_the_null_control_is_of_other_seeds(tasks, tmp_path, monkeypatch):
+def test_the_null_control_is_of_other_seeds(task, tmp_path, monkeypatch):
     seen = set()
     collect = Known.collect
 
@@ -69,12 +70,12 @@ def test_the_null_control_is_of_other_seeds(tasks, tmp_path, monkeypatch):
         return collect(self)
 
     monkeypatch.setattr(Known, 'collect', noted)
-    verification(tasks).run(UpdateRule.parse('m * g'), tmp_path)
+    verification().run(task, UpdateRule.parse('m * g'), tmp_path)
     assert sum(seed >= NULL_SEEDS for seed in seen) == 6
 
 
-def test_a_baseline_that_is_the_rule_is_left_out(tasks, tmp_path):
-    verdict = verification(tasks).run(UpdateRule.parse('sign(m) + sign(m)'), tmp_path)
+def test_a_baseline_that_is_the_rule_is_left_out(task, tmp_path):
+    verdict = verification().run(task, UpdateRule.parse('sign(m) + sign(m)'), tmp_path)
     assert 'signum' not in {margin.baseline for margin in verdict.margins}
 
 
@@ -82,7 +83,7 @@ def test_better_than_all_is_said_in_so_many_words():
     margins = [Margin(name, 'a', True, 0.2, 0.1, 0.001) for name in ('x', 'y')]
     verdict = Verdict('g', [Margin(NULL, 'a', True, 0.9, 0.1, 0.5), *margins], 5)
     assert verdict.beats_all('a') and list(verdict.sentences()) == [
-        'On a, which the search trained on, it is better than all of them.'
+        'On a, which is what it was found on, it is better than all of them.'
     ]
     even = Verdict('g', [*margins, Margin('z', 'a', False, 0.2, 0.3, 0.2)], 5)
     assert not even.beats_all('a') and 'not to be told from z' in next(iter(even.sentences()))
@@ -91,12 +92,12 @@ def test_better_than_all_is_said_in_so_many_words():
 @pytest.mark.parametrize(
     ('given', 'said'),
     [
-        ({'seen': {}}, r'^Verification.seen = {}: must be'),
-        ({'unseen': {'a': make('regression')}}, '^Verification.unseen: a is among those that are seen'),
-        ({'seeds': 0}, '^Verification.seeds = 0: must be'),
+        ({'unseen': {'search': make('regression')}}, "^Verification.unseen: 'search' is the name of the task of"),
+        ({'unseen': {'b': 3}}, r"^Bench.tasks\['b'\] = 3"),
+        ({'seeds': 1}, '^Verification.seeds = 1: must be'),
         ({'baselines': ('keras.Adamm',)}, "keras.optimizers has no 'Adamm'"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_trains(tasks, given, said):
+def test_what_is_wrong_is_said_before_anything_trains(task, given, said):
     with pytest.raises(ValueError, match=said):
-        verification(tasks, **given)
+        verification(**given).bench(task, UpdateRule.parse('m'))

@@ -39,7 +39,7 @@ from tests.tasks.models import make
 SPACE = SearchSpace(operands=('g', 'm', 'sign(g)', '1'), unaries=('x', '-x', 'sign'), binaries=('+', '*', 'left'))
 TASK = ImageClassification(Digits(train_examples=200), ConvNet(filters=2), epochs=2, train_examples=200, batch_size=50)
 CHILD = Child(learning_rates=(0.01, 0.1))
-VERIFICATION = Verification(seen={'b': make('regression')}, unseen={'a': make('regression')}, seeds=7)
+VERIFICATION = Verification(unseen={'a': make('regression')}, seeds=7)
 
 
 class Table:
@@ -224,12 +224,13 @@ def test_the_learner_is_told_the_mean_over_seeds_of_the_best(tmp_path):
 def test_the_rule_that_fresh_seeds_choose_is_verified(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def run(self, rule, run_dir, *, allow_mixed):
+    def run(self, task, rule, run_dir, *, allow_mixed):
         asked.append((rule, run_dir))
         return Verdict(rule.infix, [Margin('keras.SGD', 'a', False, 0.1, 0.05, 0.02)], self.seeds)
 
     monkeypatch.setattr(Verification, 'run', run)
-    verified = search(children=20, rescored=4, run_dir=tmp_path, verification=VERIFICATION)
+    task = make('regression')
+    verified = search(children=20, rescored=4, run_dir=tmp_path, task=task, verification=VERIFICATION)
     summary = verified.run()
     chosen = next(score for score in summary['rescored'] if score['search_reward'] is not None)
     assert asked == [(UpdateRule.parse(chosen['rule']), tmp_path / 'verification')]
