@@ -39,8 +39,8 @@ BASELINES = (
 SEEN = 'search'  # the name of the search's own task
 
 LEGEND = (
-    'log(loss of the optimizer / loss of the rule) at the end, by seed; where no loss is measured, by how much the rule '
-    'is better; 95% intervals; * p < .05, ** p < .01, corrected by Holm for how many optimizers there are'
+    'log(loss of the optimizer / loss of the rule) at the end, by seed; where no loss is measured, by how much the '
+    'rule is better; 95% intervals; * p < .05, ** p < .01, corrected by Holm for how many optimizers there are'
 )
 
 
