@@ -23,6 +23,7 @@ import reward_tables
 from outcomes import outcomes, random_rules
 
 from nos_tf import Search, SearchSpace, UpdateRule, output
+from nos_tf.compare.ruler import PANEL
 from nos_tf.controller.evolution import neighbour
 from nos_tf.controller.warm_start import spelled
 from nos_tf.dsl.known import KNOWN_RULES
@@ -31,6 +32,7 @@ from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.store.results import read_results
 from nos_tf.tasks.builtin import digits_autoencoder, suite, suite_tasks, validation, validation_tasks
 from nos_tf.tasks.child import Child
+from nos_tf.tasks.suite import Gain
 from nos_tf.tasks.task import Task
 
 sys.path.append(str(Path(__file__).resolve().parent / 'tabular'))
@@ -46,6 +48,13 @@ CHILD = Child(refine=True)
 SEED = 32
 REWARD_SEEDS, HELD_OUT_SEEDS = 3, 4
 ACCURACY, REFINED, DECAYED = 'accuracy', 'accuracy, refined', 'digits_autoencoder, linear decay'
+LOGS: dict[str, dict[str, Any]] = {
+    'mean over the training': {'over': 'mean'},
+    'training loss': {'loss': 'training'},
+    'mean training loss': {'loss': 'training', 'over': 'mean'},
+}
+"""Other ways to compare losses; these measure minus the logarithm of the loss, of which `page` makes gains."""
+
 PAPER, SUITE = 'accuracy, decades: the paper', 'suite'
 
 
@@ -95,6 +104,9 @@ def stages() -> Iterator[tuple[str, Child, Task, int]]:
     yield DECAYED, CHILD, replace(digits_autoencoder(), schedule='linear'), REWARD_SEEDS
     for name, task in zip(validation_tasks(), validation().tasks, strict=True):
         yield name, CHILD, task, HELD_OUT_SEEDS
+    for what, settings in LOGS.items():
+        for name, task in suite_tasks().items():
+            yield f'{name}, {what}', CHILD, Gain(task, **settings).of_logs, REWARD_SEEDS
 
 
 def train(run_dir: Path) -> None:
@@ -152,6 +164,13 @@ def page() -> None:
         SUITE: (whole, spent),
         f'{SUITE}, mean of {REWARD_SEEDS} seeds': (whole.mean(0)[None], REWARD_SEEDS * spent),
     }
+    panel = [names.index(name) for name in PANEL]
+    for what in LOGS:
+        if all(f'{name}, {what}' in rewards for name in suite_tasks()):
+            logs = [rewards[f'{name}, {what}'] for name in suite_tasks()]
+            gains = np.stack([reward_tables.gains_of(x, x[:, [names.index('adam')]], panel) for x in logs])
+            cost = np.stack([seconds[f'{name}, {what}'] for name in suite_tasks()])
+            candidates[f'{SUITE}, {what}'] = reward_tables.suite_reward(gains), reward_tables.spent(gains, cost)
     judged = {
         name: reward_tables.judge(reward, held.mean(0), better, cost) for name, (reward, cost) in candidates.items()
     }

@@ -23,6 +23,18 @@ class Judged(NamedTuple):
     seconds: float  # of a core, a rule
 
 
+def gains_of(logs: np.ndarray, reference: np.ndarray, panel: Sequence[int]) -> np.ndarray:
+    """Returns gains over a reference in units of the spread of a panel, clipped below, [seeds, rules].
+
+    Args:
+        logs: minus the logarithm of losses, [seeds, rules].
+        reference: likewise, [seeds, 1].
+        panel: the rules whose spread is the unit.
+    """
+    spread = np.maximum(logs - reference, -1.0)[:, panel].std(1, ddof=1).mean()
+    return np.maximum((logs - reference) / spread, LOWEST)
+
+
 def suite_reward(gains: np.ndarray) -> np.ndarray:
     """Returns the reward of the suite, of which a hopeless rule is spared the rest.
 

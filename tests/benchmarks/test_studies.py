@@ -26,6 +26,14 @@ def test_a_hopeless_rule_has_the_mean_so_far_and_takes_the_seconds_so_far():
     )
 
 
+def test_gains_are_in_units_of_the_spread_of_the_panel():
+    logs = np.array([[0.0, 0.2, -0.4, 5.0, -9.0], [1.0, 1.2, 0.6, 6.0, -8.0]])
+    gains = reward_tables.gains_of(logs, logs[:, [0]], [0, 1, 2])
+    spread = np.std([0.0, 0.2, -0.4], ddof=1)
+    assert gains[0] == pytest.approx([0.0, 0.2 / spread, -0.4 / spread, 5 / spread, -3.0])
+    np.testing.assert_allclose(gains[1], gains[0])
+
+
 def test_a_reward_that_is_the_held_out_gain_cannot_be_beaten_and_noise_can():
     random = np.random.default_rng(0)
     gains = random.standard_normal(60)
