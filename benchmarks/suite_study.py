@@ -23,7 +23,7 @@ from nos_tf.tasks.child import Child
 CHILD = Child(refine=True)
 SPACE = SearchSpace(iterations=2, language=2)
 RANDOM, SEED = 300, 31
-NEVER = -np.inf
+NEVER = -1e9
 THRESHOLDS = (-2.9, -2.5, -2.0, -1.5, -1.0, -0.5)
 GOOD = -0.5  # a reward, in spreads, above which it would be a pity
 
