@@ -6,21 +6,20 @@ python benchmarks/learner_study.py page                                 # the ch
 All learners search version 2's space of two iterations by the reward of the suite, and share one store: no rule is
 trained twice. A learner is done when its incumbent, the rule of the highest reward that it has seen, has on five fresh
 seeds a mean that is at least that of `adam_powersign` less a tenth of a spread. One that is not by 3,000 trained rules,
-or by 10,000 sampled ones, counts as if it were at 3,000.
+or by 10,000 sampled ones, counts as if it were at 3,000. The five trainings of each incumbent are not counted.
 """
 
 import argparse
-import csv
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gin
 import numpy as np
+from outcomes import opened, read_rows, write_rows
 
 from nos_tf import SearchSpace, UpdateRule, output
 from nos_tf.controller.agent import Metrics
@@ -28,11 +27,8 @@ from nos_tf.controller.learners import PPO, TRPO, Bayesian, Distinct, Evolution,
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.machine import use_one_cpu_thread
-from nos_tf.evaluation.pool import ProcessPool
-from nos_tf.evaluation.speed import xla_pays
-from nos_tf.search.decisions import Ways, decided
+from nos_tf.search.search import Search  # noqa: F401 (which gin knows SearchSpace from)
 from nos_tf.search.trials import Queue
-from nos_tf.store.results import Store
 from nos_tf.tasks.builtin import suite
 from nos_tf.tasks.child import Child, ChildSetup, Outcome
 
@@ -134,26 +130,20 @@ def run(run_dir: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
     """Lets every learner search with every seed; what is on file is not trained again."""
     use_one_cpu_thread()
     gin.parse_config_file('gin/space_2_v2.gin')
-    space = SearchSpace()
+    space = gin.get_configurable('SearchSpace')()
     setup = ChildSetup(CHILD, suite(), Vocabulary.of(space, [KNOWN]))
-    pool, adam = ProcessPool(), UpdateRule.parse('adam')
-    ways = Ways(CHILD, pool, lambda part: xla_pays(replace(setup, task=part), adam, MOST))
-    setup = replace(setup, task=decided(setup.task, run_dir, ways))
-    done = {(row['learner'], row['seed']) for row in _read(RUNS)}
-    with closing(Store(run_dir, {'study': 'learners'}, pool.identity(setup), str(setup.task))) as store:
-        pool.start(setup)
-        with closing(pool):
-            world = World(Queue(store, pool, setup, reject_untrainable=True), space)
-            for seed in seeds:
-                for name in names:
-                    if (name, str(seed)) in done:
-                        continue
-                    rows = [
-                        {'learner': name, 'seed': seed, **row} for row in _told(play(world, LEARNERS[name](), seed))
-                    ]
-                    _append(BATCHES, rows)
-                    _append(RUNS, [{**rows[-1], 'is_done': float(rows[-1]['margin']) >= 0}])
-                    output.say(f'{name}, seed {seed}: {rows[-1]}')
+    done = {(row['learner'], row['seed']) for row in read_rows(RUNS)}
+    complete = [row for row in read_rows(BATCHES) if (row['learner'], row['seed']) in done]  # another was killed
+    with opened(run_dir, setup, MOST, reject_untrainable=True) as queue:
+        world = World(queue, space)
+        for seed, name in itertools.product(seeds, names):
+            if (name, str(seed)) in done:
+                continue
+            batches = _told(play(world, LEARNERS[name](), seed))
+            rows = [{'learner': name, 'seed': seed, **batch} for batch in batches]
+            complete += rows
+            write_rows(BATCHES, complete)
+            write_rows(RUNS, [*read_rows(RUNS), {**rows[-1], 'is_done': float(rows[-1]['margin']) >= 0}])
 
 
 def _told(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -162,46 +152,42 @@ def _told(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
-
-
-def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open('a', encoding='utf-8', newline='') as file:
-        table = csv.DictWriter(file, rows[0], lineterminator='\n')
-        if is_new:
-            table.writeheader()
-        table.writerows(rows)
-
-
 def page() -> None:
     """Fills the table of the chapter."""
-    rows = _read(RUNS)
+    rows = read_rows(RUNS)
     needed = {
-        name: np.array([float(r['trained']) if r['is_done'] == 'True' else MOST for r in rows if r['learner'] == name])
+        name: np.array([trained_until_done(row) for row in rows if row['learner'] == name])
         for name in LEARNERS
         if any(row['learner'] == name for row in rows)
     }
-    body = []
-    for name, counts in needed.items():
-        done = sum(row['learner'] == name and row['is_done'] == 'True' for row in rows)
-        ratios = [_ratio(counts, needed[other]) if other in needed else '' for other in (TODAY, RANDOM)]
-        body.append([name, f'{done} of {len(counts)}', f'{np.median(counts):.0f}', *ratios])
-    head = ['learner', 'done', 'trained rules, median', f'of those of {TODAY}', f'of those of {RANDOM}']
+    body = [
+        [
+            name,
+            f'{(counts < MOST).sum()} of {len(counts)}',
+            ', '.join(f'{count:.0f}' if count < MOST else f'> {MOST}' for count in np.sort(counts)),
+            *(ratio(counts, needed[other]) if other in needed else '' for other in (TODAY, RANDOM)),
+        ]
+        for name, counts in needed.items()
+    ]
+    head = ['learner', 'done', 'trained rules, by seed', f'ratio to {TODAY}', f'ratio to {RANDOM}']
     fill(PAGE, {'learners': markdown(head, body)})
 
 
-def _ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """Returns the ratio of medians with a bootstrap interval, as text."""
+def trained_until_done(row: Mapping[str, str]) -> float:
+    """Returns the rules that a run has trained; as many as may be, if it was not done by then."""
+    return min(float(row['trained']), MOST) if row['is_done'] == 'True' else MOST
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Returns the ratio of median counts with a bootstrap interval, as text; a bound where a median is censored."""
     random = np.random.default_rng(0)
     drawn = [np.median(random.choice(x, (10_000, len(x))), axis=1) for x in (ours, theirs)]
     low, high = np.percentile(drawn[0] / drawn[1], [2.5, 97.5])
-    return f'{np.median(ours) / np.median(theirs):.2f} ({low:.2f} to {high:.2f})'
+    censored = [np.median(x) >= MOST for x in (ours, theirs)]
+    if all(censored):
+        return ''
+    sign = '> ' if censored[0] else '< ' if censored[1] else ''
+    return f'{sign}{np.median(ours) / np.median(theirs):.2f} ({low:.2f} to {high:.2f})'
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
 """What studies of rewards share: outcomes of rules on several seeds, filed as they come, and random rules."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nos_tf import SearchSpace, UpdateRule, output
 from nos_tf.controller.agent import UniformAgent
@@ -12,11 +15,32 @@ from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.evaluation.speed import xla_pays
+from nos_tf.files import whole
 from nos_tf.search.decisions import Ways, decided
 from nos_tf.search.trials import Queue
 from nos_tf.store.results import Store
 from nos_tf.tasks.child import Child, ChildSetup, Outcome
 from nos_tf.tasks.task import Task
+
+
+@contextmanager
+def opened(run_dir: Path, setup: ChildSetup, count: int, *, reject_untrainable: bool = False) -> Iterator[Queue]:
+    """Gives a queue whose outcomes are filed in a run directory; whether XLA compiles a task is decided there once.
+
+    Args:
+        run_dir: made if it does not exist.
+        setup: procedure, task and words.
+        count: of the trainings to come, about.
+        reject_untrainable: as of `Queue`.
+    """
+    pool, adam = ProcessPool(), UpdateRule.parse('adam')
+    ways = Ways(setup.child, pool, lambda part: xla_pays(replace(setup, task=part), adam, count))
+    setup = replace(setup, task=decided(setup.task, run_dir, ways))
+    identity = pool.identity(setup)
+    with closing(Store(run_dir, {'study': run_dir.name, **identity}, identity, str(setup.task))) as store:
+        pool.start(setup)
+        with closing(pool):
+            yield Queue(store, pool, setup, reject_untrainable=reject_untrainable)
 
 
 def outcomes(
@@ -31,21 +55,12 @@ def outcomes(
         rules: of any space.
         seeds: of weights, order and random primitives.
     """
+    jobs = {rule: [Job(child.form_of(rule)[0], seed) for seed in seeds] for rule in rules}
+    every = [job for of in jobs.values() for job in of]
     setup = ChildSetup(child, task, Vocabulary.of(SearchSpace(iterations=2, language=2), rules))
-    pool, adam = ProcessPool(), UpdateRule.parse('adam')
-    ways = Ways(child, pool, lambda part: xla_pays(replace(setup, task=part), adam, len(rules)))
-    setup = replace(setup, task=decided(task, run_dir, ways))
-    identity = pool.identity(setup)
-    with closing(Store(run_dir, {'study': run_dir.name}, identity, str(task))) as store:
-        jobs = {rule: [Job(child.form_of(rule)[0], seed) for seed in seeds] for rule in rules}
-        known = {job: store.outcome(*job) for of in jobs.values() for job in of}
-        if missing := [job for job, outcome in known.items() if outcome is None]:
-            pool.start(setup)
-            with closing(pool):
-                queue = Queue(store, pool, setup)
-                known.update(queue.train(missing, _say(run_dir.name, len(missing))))
-    found = {rule: [known[job] for job in of] for rule, of in jobs.items()}
-    return {rule: [outcome for outcome in of if outcome] for rule, of in found.items()}
+    with opened(run_dir, setup, len(every)) as queue:
+        found = queue.train(every, _say(run_dir.name, len(every)))
+    return {rule: [found[job] for job in of] for rule, of in jobs.items()}
 
 
 def _say(name: str, count: int) -> Callable[[int], None]:
@@ -55,12 +70,31 @@ def _say(name: str, count: int) -> Callable[[int], None]:
     return say
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Returns the rows of a CSV file; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a CSV file, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as file:
+        text = io.TextIOWrapper(file, encoding='utf-8', newline='')
+        table = csv.DictWriter(text, rows[0], lineterminator='\n')
+        table.writeheader()
+        table.writerows(rows)
+        text.detach()  # which flushes it
+
+
 def random_rules(space: SearchSpace, child: Child, count: int, seed: int) -> list[UpdateRule]:
-    """Returns distinct rules that may train, drawn uniformly; no two that the child takes for one.
+    """Returns distinct rules that may train, drawn uniformly; none trains as another one does.
 
     Args:
         space: of the rules.
-        child: says which are one.
+        child: says which rules train alike.
         count: of the rules.
         seed: of the draw.
     """

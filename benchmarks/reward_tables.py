@@ -1,5 +1,6 @@
 """Statistics and figure of the reward study, from what `reward_study.py` has trained."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,18 +10,18 @@ import numpy as np
 from scipy import stats
 
 FIRST = 5  # rules that a reward ranks first, whose held-out gain counts
-DRAWS = 2000
+DRAWS, TIES = 1000, 20
 HOPELESS, LOWEST = -2.0, -3.0  # of the suite and of gains: `suite` and `Gain` have them as defaults
 
 
 class Judged(NamedTuple):
-    """How well a reward finds the rules that do well elsewhere; all are means over its seeds, as are the draws."""
+    """How well a reward finds the rules that do well elsewhere: means over its seeds."""
 
     first: float  # mean held-out gain of the rules that it ranks first
     drawn: np.ndarray  # [DRAWS]: the same, of rules that were drawn anew
     spearman: float  # with held-out gains, of rules better than Momentum
     spearmans: np.ndarray  # [DRAWS]
-    seconds: float  # of a core, a rule
+    seconds: float  # a rule, on a busy core
 
 
 def gains_of(logs: np.ndarray, reference: np.ndarray, panel: Sequence[int]) -> np.ndarray:
@@ -41,7 +42,7 @@ def suite_reward(gains: np.ndarray) -> np.ndarray:
     Args:
         gains: on its tasks in their order, [tasks, ...].
     """
-    means = np.cumsum(gains, 0) / np.arange(1, len(gains) + 1).reshape(-1, *[1] * (gains.ndim - 1))
+    means = _means_so_far(gains)
     stops = np.concatenate([means[:-1] <= HOPELESS, np.ones_like(means[:1], bool)])
     return np.take_along_axis(means, stops.argmax(0)[None], 0)[0]
 
@@ -51,40 +52,46 @@ def spent(gains: np.ndarray, seconds: np.ndarray) -> float:
 
     Args:
         gains: [tasks, ...].
-        seconds: of the whole tasks, likewise.
+        seconds: of whole tasks, likewise.
     """
-    means = np.cumsum(gains, 0) / np.arange(1, len(gains) + 1).reshape(-1, *[1] * (gains.ndim - 1))
+    means = _means_so_far(gains)
     trained = np.concatenate([np.ones_like(means[:1], bool), np.logical_and.accumulate(means[:-1] > HOPELESS)])
     return float((seconds * trained).sum(0).mean())
 
 
+def _means_so_far(gains: np.ndarray) -> np.ndarray:
+    return np.cumsum(gains, 0) / np.arange(1, len(gains) + 1).reshape(-1, *[1] * (gains.ndim - 1))
+
+
 def judge(rewards: np.ndarray, held_out: np.ndarray, better: np.ndarray, seconds: float) -> Judged:
-    """Returns how well a reward ranks rules.
+    """Returns how well a reward ranks rules; draws are of rules, of its seeds and of the held-out seeds, anew.
 
     Args:
         rewards: [seeds, rules].
-        held_out: gains on other tasks, [rules], or one row for each seed.
+        held_out: gains on other tasks, [seeds, rules].
         better: bool [rules], those better than Momentum there.
-        seconds: of a core, a rule.
+        seconds: a rule.
     """
-    held_out = np.broadcast_to(held_out, rewards.shape)
-
-    def measured(some: np.ndarray) -> tuple[float, float]:
-        firsts, correlations = [], []
-        for reward, gain in zip(rewards[:, some], held_out[:, some], strict=True):
-            firsts.append(gain[np.argsort(-reward, kind='stable')[:FIRST]].mean())
-            good = better[some]
-            correlations.append(stats.spearmanr(reward[good], gain[good]).statistic if good.sum() > 2 else np.nan)
-        return float(np.mean(firsts)), float(np.mean(correlations))
-
-    random = np.random.default_rng(0)  # the same rules for every reward, so that differences are paired
+    random = np.random.default_rng(0)  # the same draws for every reward of as many seeds, so differences are paired
     rules = rewards.shape[1]
-    drawn = np.array([measured(np.unique(random.integers(rules, size=rules))) for _ in range(DRAWS)])
-    return Judged(*_with(measured(np.arange(rules)), drawn), seconds)
 
+    def measured(rewards: np.ndarray, gain: np.ndarray, some: np.ndarray) -> tuple[float, float]:
+        some = some[random.permutation(rules)]  # of equal rewards, any may come first
+        gain, good = gain[some], better[some]
+        firsts = [gain[np.argsort(-reward[some], kind='stable')[:FIRST]].mean() for reward in rewards]
+        ranks = [stats.spearmanr(reward[some][good], gain[good]).statistic for reward in rewards]
+        return float(np.mean(firsts)), float(np.mean(ranks))
 
-def _with(values: tuple[float, float], drawn: np.ndarray) -> tuple[float, np.ndarray, float, np.ndarray]:
-    return values[0], drawn[:, 0], values[1], drawn[:, 1]
+    whole = np.mean([measured(rewards, held_out.mean(0), np.arange(rules)) for _ in range(TIES)], 0)
+
+    def drawn(of: np.ndarray) -> np.ndarray:
+        return of[random.integers(len(of), size=len(of))]
+
+    draws = []
+    for _ in range(DRAWS):
+        some: np.ndarray = random.integers(rules, size=rules)
+        draws.append(measured(drawn(rewards), drawn(held_out).mean(0), some))
+    return Judged(whole[0], np.array(draws)[:, 0], whole[1], np.array(draws)[:, 1], seconds)
 
 
 def interval(drawn: np.ndarray) -> str:
@@ -93,15 +100,22 @@ def interval(drawn: np.ndarray) -> str:
     return f'{low:+.2f} to {high:+.2f}'
 
 
-def ceiling(held_out: np.ndarray, better: np.ndarray) -> Judged:
-    """Returns how well one half of the held-out seeds ranks rules by the other.
+def halves(held_out: np.ndarray, better: np.ndarray) -> Judged:
+    """Returns how well one half of the held-out seeds ranks rules by the other, the mean over all ways to part them.
 
     Args:
         held_out: gains, [seeds, rules].
         better: as of `judge`.
     """
-    halves = held_out[::2].mean(0), held_out[1::2].mean(0)
-    return judge(np.stack(halves), np.stack(halves[::-1]), better, np.nan)
+    seeds = range(len(held_out))
+    parts = [set(part) for part in itertools.combinations(seeds, len(held_out) // 2)]
+    found = [
+        judge(
+            held_out[sorted(part)].mean(0)[None], held_out[[seed for seed in seeds if seed not in part]], better, np.nan
+        )
+        for part in parts
+    ]
+    return Judged(*(np.mean(of, 0) for of in zip(*found, strict=True)))
 
 
 def table(judged: Mapping[str, Judged], paper: str) -> list[list[str]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import gin
 import numpy as np
+from scipy import stats
 
 from nos_tf.compare.bench import NULL, Bench
 from nos_tf.compare.bench_result import BenchResult
@@ -37,10 +38,12 @@ BASELINES = (
 """The optimizers that a rule is held against; the first is the reference of the bench."""
 
 SEEN = 'search'  # the name of the search's own task
+OWN = rf'{SEEN}(-\d+)?'  # with the number of one, if it is a suite
 
 LEGEND = (
     'log(loss of the optimizer / loss of the rule) at the end, by seed; where no loss is measured, by how much the '
-    'rule is better; 95% intervals; * p < .05, ** p < .01, corrected by Holm for how many optimizers there are'
+    'rule is better; 95% intervals; * p < .05, ** p < .01, corrected by Holm for how many optimizers there are. The '
+    'null control is the first optimizer against itself, and its seeds are no pairs'
 )
 
 
@@ -143,7 +146,6 @@ class Verification(Configured):
             rule itself, but for a factor, are left out.
         seeds: fresh ones, on which everyone is judged.
         tuning_seeds: on which rates and one more hyper-parameter are chosen, with the same effort for everyone.
-        evaluator: whose processes train.
 
     Raises:
         ValueError: a value out of range; the message names the binding.
@@ -153,59 +155,79 @@ class Verification(Configured):
     baselines: Annotated[Sequence[str], NOT_EMPTY] = BASELINES
     seeds: Annotated[int, at_least(2)] = 10
     tuning_seeds: Count = 2
-    evaluator: Evaluator = field(default_factory=ProcessPool)
 
-    def bench(self, task: Any, rule: UpdateRule) -> Bench:
+    def bench(self, task: Any, rule: UpdateRule, evaluator: Evaluator | None = None) -> Bench:
         """Returns the bench that compares a rule with the baselines.
 
         Args:
             task: of the search that has found the rule.
             rule: to be verified.
+            evaluator: whose processes train; None for a process on each core.
 
         Raises:
             ValueError: an unknown baseline, a task that cannot be made longer, or one of the name of another.
         """
-        if SEEN in self.unseen:
-            raise ValueError(f'Verification.unseen: {SEEN!r} is the name of the task of the search: choose another')
-        own, others = rule.direction()[0], {text: Contender(text).rule for text in self.baselines}
-        kept = [text for text, other in others.items() if other is None or other.direction()[0] != own]
+        if taken := [name for name in self.unseen if re.fullmatch(OWN, str(name))]:
+            raise ValueError(f'Verification.unseen: {taken[0]!r} is a name of tasks of the search: choose another')
+        kept = [text for text in self.baselines if not _is(Contender(text), rule)]
+        if not kept:
+            raise ValueError(
+                f'Verification.baselines: {rule.infix} is the only one, there is nothing to compare it with'
+            )
         return Bench(
             tasks={SEEN: task, **self.unseen},
             contenders=(rule.infix, *kept[1:]),
             reference=kept[0],
             seeds=self.seeds,
             tuning_seeds=self.tuning_seeds,
-            evaluator=self.evaluator,
+            evaluator=evaluator or ProcessPool(),
         )
 
-    def run(self, task: Any, rule: UpdateRule, run_dir: Path | str, *, allow_mixed: bool = False) -> Verdict:
+    def run(
+        self,
+        task: Any,
+        rule: UpdateRule,
+        run_dir: Path | str,
+        *,
+        evaluator: Evaluator | None = None,
+        allow_mixed: bool = False,
+    ) -> Verdict:
         """Returns the verdict on a rule; what is on file in the run directory is not trained again.
 
         Args:
             task: of the search that has found the rule.
             rule: to be verified.
             run_dir: of the bench.
+            evaluator: whose processes train; None for a process on each core.
             allow_mixed: as of `Bench.run`.
 
         Raises:
             RunError: as of `Bench.run`.
         """
-        result = self.bench(task, rule).run(run_dir, allow_mixed=allow_mixed)
+        result = self.bench(task, rule, evaluator).run(run_dir, allow_mixed=allow_mixed)
         return Verdict(rule.infix, list(_margins(result, rule.infix)), self.seeds)
+
+
+def _is(contender: Contender, rule: UpdateRule) -> bool:
+    """Returns whether an optimizer is the rule at some learning rate."""
+    return bool(contender.rule and not contender.constants and contender.rule.direction()[0] == rule.direction()[0])
 
 
 def _margins(result: BenchResult, rule: str) -> Iterator[Margin]:
     for task in result.tasks:
+        is_log = all((task.final(name) > 0).all() for name in task.losses)
+        ends = {name: np.log(task.final(name)) if is_log else task.final(name) for name in task.losses}
         others = [name for name in task.losses if name not in (rule, NULL)]
-        found = {name: _difference(task.final(name), task.final(rule)) for name in others}
+        found = {name: Difference.of(ends[name], ends[rule]) for name in others}
         ps = holm({name: difference.p for name, difference in found.items()})
-        null = _difference(task.final(result.reference), task.final(NULL))
-        is_seen = task.name == SEEN or re.fullmatch(rf'{SEEN}-\d+', task.name) is not None  # a part of a suite
+        null = _unpaired(ends[result.reference], ends[NULL])
+        is_seen = re.fullmatch(OWN, task.name) is not None
         for name, (mean, half_width, p) in {NULL: null, **found}.items():
             yield Margin(name, task.name, is_seen, mean, half_width, ps.get(name, p))
 
 
-def _difference(theirs: np.ndarray, ours: np.ndarray) -> Difference:
-    """Returns the difference of log losses; of losses themselves where one is not above zero."""
-    both_positive = (theirs > 0).all() and (ours > 0).all()
-    return Difference.of(np.log(theirs), np.log(ours)) if both_positive else Difference.of(theirs, ours)
+def _unpaired(theirs: np.ndarray, ours: np.ndarray) -> Difference:
+    """Returns the difference of means over seeds that are not the same, by Welch's t-test."""
+    test = stats.ttest_ind(theirs, ours, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    return Difference(float(theirs.mean() - ours.mean()), float(interval.high - interval.low) / 2, float(test.pvalue))

@@ -1,4 +1,4 @@
-"""A learner whose agent proposes no update twice: what has been trained already teaches nothing new."""
+"""A learner that proposes no update again which it has learned from: what was trained already teaches nothing new."""
 
 import hashlib
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class DistinctAgent:
                 break
         choices, log_probs = (np.concatenate(part) for part in zip(*drawn, strict=True))
         places = list(found.values())
-        repeated = [i for i in range(len(choices)) if i not in set(places)]
+        repeated = [i for i in range(len(choices)) if i not in found.values()]
         places = [*places, *repeated][:count]
         return Samples(choices[places], log_probs[places])
 

@@ -50,10 +50,10 @@ class TRPO:
         matrix on; they need no child. 0: the batch alone.
       replay: the last so many rules are learned from again with each batch, by importance weights; not in the paper.
       steps: trust-region steps of one update; the paper takes one.
-      elites: the best so many rules are learned from again with each batch, likewise; not in the paper.
+      elites: the best so many rules are learned from again with each batch, by importance weights; not in the paper.
       entropy_half_life: updates after which the entropy coefficient is one half; None, as in the paper, if it stays.
-      entropy_target: nats; where the policy's entropy is below, the coefficient grows until it no longer is. None, as
-        in the paper, for one that does not look.
+      entropy_target: nats; while the policy's entropy is below, the coefficient grows. None, as in the paper: it is
+        fixed.
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       units: size of the controller's LSTM.
@@ -77,6 +77,8 @@ class TRPO:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.entropy_target is not None and not self.entropy_coefficient:
+            raise ValueError('TRPO.entropy_target: needs TRPO.entropy_coefficient > 0, which it lets grow')
 
     def start(self, space: SearchSpace, seed: int) -> PolicyAgent:
         """Returns an agent with a new policy."""
@@ -271,7 +273,9 @@ class WarmStart:
 @gin.register
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distinct:
-    """Another learner, none of whose rules is an earlier one again, or a multiple of one: not in the paper.
+    """Another learner that never proposes the update of a rule it has learned from again: not in the paper.
+
+    Rules that are multiples of each other have one update. Where the learner has nothing new, it repeats itself.
 
     Args:
       learner: who learns.
@@ -323,6 +327,8 @@ def has_network(learner: Learner) -> bool:
 def _check_learner(outer: WarmStart | Distinct) -> None:
     if not hasattr(outer.learner, 'start') or isinstance(outer.learner, type):
         raise ValueError(f'{type(outer).__name__}.learner = {outer.learner!r}: write @Name(), with brackets')
+    if type(outer.learner) is type(outer):
+        raise ValueError(f'{type(outer).__name__}.learner = {outer.learner!r}: is one of the same kind already')
 
 
 def _policy_agent(

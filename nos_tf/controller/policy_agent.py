@@ -7,6 +7,7 @@ use for its standard deviation, and dividing by it would drown the entropy bonus
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -15,9 +16,11 @@ from nos_tf.controller import trpo
 from nos_tf.controller.agent import Batch, Metrics, Samples, State, check_state, checked_batch
 from nos_tf.controller.policy import CHOICES, Policy, entropy, log_prob
 from nos_tf.controller.solvers import Solver
+from nos_tf.dsl.rule import UpdateRule
 
 KL = 1  # in the seed of a sample that is for the KL, so that it is no batch's
-PACE, MOST = 0.3, 1e4  # an update's change of the entropy's coefficient where there is none, as a logarithm; at most
+PACE = 0.3  # by how much an update changes the logarithm of the entropy coefficient, where there is no entropy at all
+MOST = 1e4  # times the entropy coefficient
 
 
 @dataclasses.dataclass
@@ -90,6 +93,12 @@ class Elites:
         best = first[np.argsort(-both.rewards[first], kind='stable')[: self.size]]
         return Elites(self.size, Batch(*(array[best] for array in both)))
 
+    def without(self, choices: np.ndarray) -> Batch:
+        """Returns the elites that are not among rules `[B, T]`."""
+        there = set(map(bytes, choices))
+        is_other = np.array([bytes(rule) not in there for rule in self.rules.choices], bool)
+        return Batch(*(array[is_other] for array in self.rules))
+
 
 class PolicyAgent:
     """A policy that one solver improves, batch by batch.
@@ -160,7 +169,8 @@ class PolicyAgent:
         """Takes solver steps for rules `[B, T]`, their rewards `[B]` and their log_probs `[B]`, as proposed."""
         batch = checked_batch(self.policy.space, choices, rewards, log_probs)
         baseline = self.baseline.compare(batch.rewards)
-        known = joined(self.replay.joined(batch), self.elites.rules)
+        known = self.replay.joined(batch)
+        known = joined(known, self.elites.without(known.choices))
         before, old = trpo.flatten(self._weights), self.policy.logits(tf.constant(batch.choices))
         metrics = self._solver_step(known, len(batch.rewards), baseline, 0)
         for number in range(1, self.steps):
@@ -173,9 +183,9 @@ class PolicyAgent:
         self.replay, self.elites = self.replay.pushed(batch), self.elites.updated(batch)
         self.updates += 1
         if self.entropy_target is not None:
+            metrics['entropy_coefficient'] = self.entropy_coefficient * self.entropy_factor
             missing = (self.entropy_target - metrics['entropy']) / self.entropy_target
             self.entropy_factor = min(max(1.0, self.entropy_factor * math.exp(PACE * missing)), MOST)
-            metrics['entropy_coefficient'] = self.entropy_coefficient * self.entropy_factor
         return {'baseline': baseline} | metrics
 
     def _solver_step(self, known: Batch, count: int, baseline: float, number: int) -> Metrics:
@@ -244,6 +254,19 @@ class PolicyAgent:
     def _assign(self, theta: tf.Tensor) -> None:
         for weight, value in zip(self._weights, trpo.unflatten(theta, self._shapes), strict=True):
             weight.assign(value)
+
+    def revise(self, reward: Callable[[UpdateRule], float]) -> None:
+        """Gives the rules in memory the rewards that are known now.
+
+        Args:
+          reward: of a rule that was sampled.
+        """
+        for of, kept in self._kept.items():
+            rewards = [reward(self.policy.space.rule(choices)) for choices in kept.rules.choices]
+            rules = kept.rules._replace(rewards=np.array(rewards, np.float64))
+            setattr(self, of, dataclasses.replace(kept, rules=rules))
+        nothing = Replay.empty(0, len(self.policy.heads)).rules
+        self.elites = self.elites.updated(nothing)
 
     def state(self) -> State:
         """Returns the weights as one vector, the solver's memory, the baseline (NaN before any batch), and a count."""

@@ -199,7 +199,9 @@ class Search(Configured):
                 session.display.console.print(scores_table(scores, self.rescore_seeds))
         if self.verification:
             rule = UpdateRule.parse(next(score.rule for score in scores if score.search_reward is not None))
-            verdict = self.verification.run(self.task, rule, run_dir / VERIFIED, allow_mixed=allow_mixed)
+            verdict = self.verification.run(
+                self.task, rule, run_dir / VERIFIED, evaluator=self._own_evaluator, allow_mixed=allow_mixed
+            )
             output.say(f'\n{verdict}')
             summary['verification'] = verdict.as_json()
             write_text(run_dir / 'summary.json', json.dumps(summary, indent=2))
@@ -236,6 +238,8 @@ class Search(Configured):
     def estimate(self) -> Estimate:
         """Returns how long the search will take, by a few steps of a training in this process; nothing is written.
 
+        Verification is not in it.
+
         Raises:
             RunError: the data do not fit the task, or the task the procedure.
         """
@@ -271,10 +275,14 @@ class Search(Configured):
         workers = self.evaluator.workers or 1
         return workers if self.asynchronous else min(workers, self.learner.batch_size)
 
+    @property
+    def _own_evaluator(self) -> Evaluator:
+        """What trains other than children of the search, which is all that a cluster or a table has."""
+        return self.evaluator if isinstance(self.evaluator, ProcessPool | InProcess) else ProcessPool()
+
     def _decided(self, run_dir: Path | None, *, allow_mixed: bool = False, only_try: bool = False) -> 'Search':
         """The search with what its task leaves open decided, as in its run or by trying."""
-        own = isinstance(self.evaluator, ProcessPool | InProcess)  # a cluster, or a table, has children of the search
-        ways = Ways(self.child, self.evaluator if own else ProcessPool(), self._xla_pays, allow_mixed)
+        ways = Ways(self.child, self._own_evaluator, self._xla_pays, allow_mixed)
         return dataclasses.replace(self, task=decided(self.task, run_dir, ways, only_try=only_try))
 
     def _xla_pays(self, task: Task) -> bool:

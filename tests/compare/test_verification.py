@@ -37,12 +37,12 @@ def task():
 
 
 def verification(**arguments):
-    told = {'unseen': {'b': make('regression', epochs=3)}, 'evaluator': Known(), 'seeds': 6}
+    told = {'unseen': {'b': make('regression', epochs=3)}, 'seeds': 6}
     return Verification(**{'baselines': ('keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum'), **told, **arguments})
 
 
 def test_differences_are_paired_and_what_is_said_is_true(task, tmp_path):
-    verdict = verification().run(task, UpdateRule.parse('sign(g) + sign(m)'), tmp_path)
+    verdict = verification().run(task, UpdateRule.parse('sign(g) + sign(m)'), tmp_path, evaluator=Known())
     margins = {(margin.baseline, margin.task): margin for margin in verdict.margins}
     assert set(margins) == {
         (n, t) for n in (NULL, 'keras.AdamW', 'keras.SGD', 'keras.Lion', 'signum') for t in ('search', 'b')
@@ -70,13 +70,19 @@ def test_the_null_control_is_of_other_seeds(task, tmp_path, monkeypatch):
         return collect(self)
 
     monkeypatch.setattr(Known, 'collect', noted)
-    verification().run(task, UpdateRule.parse('m * g'), tmp_path)
+    verification().run(task, UpdateRule.parse('m * g'), tmp_path, evaluator=Known())
     assert sum(seed >= NULL_SEEDS for seed in seen) == 6
 
 
 def test_a_baseline_that_is_the_rule_is_left_out(task, tmp_path):
-    verdict = verification().run(task, UpdateRule.parse('sign(m) + sign(m)'), tmp_path)
+    verdict = verification().run(task, UpdateRule.parse('sign(m) + sign(m)'), tmp_path, evaluator=Known())
     assert 'signum' not in {margin.baseline for margin in verdict.margins}
+
+
+def test_one_with_other_constants_is_another_optimizer(task):
+    baselines = ('keras.AdamW', 'adam', 'adam with beta_2=0.95')
+    bench = verification(baselines=baselines).bench(task, UpdateRule.parse('adam + adam'))
+    assert tuple(bench.contenders) == ('adam + adam', 'adam with beta_2=0.95')
 
 
 def test_better_than_all_is_said_in_so_many_words():
@@ -92,7 +98,9 @@ def test_better_than_all_is_said_in_so_many_words():
 @pytest.mark.parametrize(
     ('given', 'said'),
     [
-        ({'unseen': {'search': make('regression')}}, "^Verification.unseen: 'search' is the name of the task of"),
+        ({'unseen': {'search': make('regression')}}, "^Verification.unseen: 'search' is a name of tasks of the search"),
+        ({'unseen': {'search-2': make('regression')}}, "^Verification.unseen: 'search-2' is a name of tasks"),
+        ({'baselines': ('momentum',)}, '^Verification.baselines: m is the only one'),
         ({'unseen': {'b': 3}}, r"^Bench.tasks\['b'\] = 3"),
         ({'seeds': 1}, '^Verification.seeds = 1: must be'),
         ({'baselines': ('keras.Adamm',)}, "keras.optimizers has no 'Adamm'"),

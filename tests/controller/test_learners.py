@@ -140,6 +140,13 @@ def test_learners_learn_a_landscape_that_random_search_does_not():
     assert means['random'] < 0.2
 
 
+def test_what_would_do_nothing_is_refused():
+    with pytest.raises(ValueError, match='^TRPO.entropy_target: needs TRPO.entropy_coefficient > 0'):
+        TRPO(entropy_target=3.0, entropy_coefficient=0.0)
+    with pytest.raises(ValueError, match='is one of the same kind already$'):
+        Distinct(learner=Distinct(learner=RandomSearch()))
+
+
 def test_random_search_is_uniform_over_the_legal_choices():
     space = SearchSpace(operands=('g', 'm'), unaries=('x',), binaries=('+', '*'), iterations=2, reuse_temporaries=True)
     learner = RandomSearch().start(space, 0)

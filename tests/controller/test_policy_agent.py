@@ -206,14 +206,27 @@ def test_elites_are_the_best_distinct_rules():
 def test_elites_are_learned_from_again():
     """Two updates of each: the first batch is good news of one rule, the second says nothing."""
     choices, rewards = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]], np.int32), np.array([1.0, 0.0])
+    others = np.array([[0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], np.int32)
     gains = []
     for elites in (0, 1):
         learner = agent(solver=NATURAL, max_kl=0.02, elites=elites)
         before = learner.policy.log_prob(choices).numpy()
         learner.update(choices, rewards, before)
-        learner.update(choices, np.array([0.5, 0.5]), learner.policy.log_prob(choices).numpy())
+        learner.update(others, np.array([0.5, 0.5]), learner.policy.log_prob(others).numpy())
         gains.append(learner.policy.log_prob(choices).numpy()[0] - before[0])
     assert gains[1] > 1.3 * gains[0] > 0
+
+
+def test_rules_in_memory_get_the_rewards_that_are_known_now():
+    learner = agent(replay=3, elites=2)
+    choices, _, log_probs = batch_of(learner, 0)
+    choices = np.unique(choices, axis=0)[:3]
+    learner.update(choices, np.arange(3.0), log_probs[:3])
+    worth = {SPACE.rule(rule): -float(i) for i, rule in enumerate(choices)}
+    learner.revise(worth.__getitem__)
+    assert learner.state()['replay_rewards'].tolist() == [0, -1, -2]
+    assert learner.state()['elites_rewards'].tolist() == [-1, -2]  # the better of those it had
+    assert len(learner.elites.without(choices[1:2]).rewards) == 1
 
 
 def test_the_entropy_coefficient_grows_while_the_entropy_is_below_its_target():
@@ -222,8 +235,8 @@ def test_the_entropy_coefficient_grows_while_the_entropy_is_below_its_target():
     learner._solver_step = lambda *_: dict.fromkeys(('kl', 'improvement'), 0.0) | {'entropy': next(entropies)}
     for _ in range(66):
         told.append(learner.update(*batch_of(learner, 0))['entropy_coefficient'])
-    assert told[0] == pytest.approx(0.5 * np.exp(0.15)) and told[1] == pytest.approx(0.5 * np.exp(0.3))
-    assert told[2] == told[4] == 0.5 < told[5] and told[-1] == 0.5 * MOST
+    assert told[:3] == pytest.approx([0.5, 0.5 * np.exp(0.15), 0.5 * np.exp(0.3)])
+    assert told[3] == told[5] == 0.5 < told[6] and told[-1] == 0.5 * MOST
 
 
 @pytest.fixture(scope='module')

@@ -224,7 +224,7 @@ def test_the_learner_is_told_the_mean_over_seeds_of_the_best(tmp_path):
 def test_the_rule_that_fresh_seeds_choose_is_verified(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def run(self, task, rule, run_dir, *, allow_mixed):
+    def run(self, task, rule, run_dir, *, evaluator, allow_mixed):
         asked.append((rule, run_dir))
         return Verdict(rule.infix, [Margin('keras.SGD', 'a', False, 0.1, 0.05, 0.02)], self.seeds)
 
