@@ -33,8 +33,13 @@ def main() -> None:
     """Prints the speed-up on each task, and the geometric mean."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0] if __doc__ else None)
     parser.add_argument('--run_dir', required=True)
-    parser.add_argument('--share', type=float, default=1.0, help='of the seeds; groups need 30 of both')
-    parser.add_argument('--first_seed', type=int, default=0, help='another one is an independent draw')
+    parser.add_argument('--share', type=float, default=1.0, help='factor of the number of seeds; at least .5')
+    parser.add_argument(
+        '--first_seed',
+        type=int,
+        default=0,
+        help='how many seeds to pass over, so that a draw is independent of an earlier one',
+    )
     given = parser.parse_args()
     found: dict[str, SpeedUp] = {}
     curves: dict[str, tuple[np.ndarray, TaskResult]] = {}

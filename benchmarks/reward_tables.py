@@ -89,7 +89,7 @@ def judge(rewards: np.ndarray, held_out: np.ndarray, better: np.ndarray, seconds
 
     draws = []
     for _ in range(DRAWS):
-        some: np.ndarray = random.integers(rules, size=rules)
+        some = random.integers(rules, size=(rules,))
         draws.append(measured(drawn(rewards), drawn(held_out).mean(0), some))
     return Judged(whole[0], np.array(draws)[:, 0], whole[1], np.array(draws)[:, 1], seconds)
 

@@ -44,7 +44,7 @@ def tasks() -> None:
     )
     console.print(measured)
     console.print('\nIn gin: Search.task = @digits_mlp(); in Python: nos_tf.tasks.builtin.digits_mlp(large=True).')
-    console.print('Four of them as one reward: @suite(), nos_tf.tasks.builtin.suite() (docs/tasks.md).')
+    console.print('Four of them as one reward: @suite(); six others, to choose by: @validation() (docs/tasks.md).')
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ def builtin(function: Function) -> Function:
 
 
 def fixed_random() -> np.random.Generator:
-    """Returns what a task draws its data by, the same numbers each time that it is made."""
+    """Returns a generator of random numbers, the same ones each time that a task is made."""
     return np.random.Generator(np.random.PCG64(0))
 
 
