@@ -38,7 +38,7 @@ def main() -> None:
         '--first_seed',
         type=int,
         default=0,
-        help='how many seeds to pass over, so that a draw is independent of an earlier one',
+        help='how many to pass over: seeds of an earlier draw',
     )
     given = parser.parse_args()
     found: dict[str, SpeedUp] = {}
