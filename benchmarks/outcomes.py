@@ -44,23 +44,21 @@ def opened(run_dir: Path, setup: ChildSetup, count: int, *, reject_untrainable: 
 
 
 def outcomes(
-    run_dir: Path, child: Child, task: Task, rules: Sequence[UpdateRule], seeds: Iterable[int]
-) -> dict[UpdateRule, list[Outcome]]:
-    """Returns the outcomes of rules, one for each seed; what is on file in the run directory is not trained again.
+    run_dir: Path, child: Child, task: Task, wanted: Mapping[UpdateRule, Iterable[int]]
+) -> dict[tuple[UpdateRule, int], Outcome]:
+    """Returns the outcomes of rules by rule and seed; what is on file in the run directory is not trained again.
 
     Args:
         run_dir: made if it does not exist.
         child: the procedure.
         task: as it is to be trained; rewards do not depend on which rules train beside each other.
-        rules: of any space.
-        seeds: of weights, order and random primitives.
+        wanted: rules of any space, and the seeds of each.
     """
-    jobs = {rule: [Job(child.form_of(rule)[0], seed) for seed in seeds] for rule in rules}
-    every = [job for of in jobs.values() for job in of]
-    setup = ChildSetup(child, task, Vocabulary.of(SearchSpace(iterations=2, language=2), rules))
-    with opened(run_dir, setup, len(every)) as queue:
-        found = queue.train(every, _say(run_dir.name, len(every)))
-    return {rule: [found[job] for job in of] for rule, of in jobs.items()}
+    jobs = {(rule, seed): Job(child.form_of(rule)[0], seed) for rule, seeds in wanted.items() for seed in seeds}
+    setup = ChildSetup(child, task, Vocabulary.of(SearchSpace(iterations=2, language=2), wanted))
+    with opened(run_dir, setup, len(jobs)) as queue:
+        found = queue.train(list(jobs.values()), _say(run_dir.name, len(jobs)))
+    return {key: found[job] for key, job in jobs.items()}
 
 
 def _say(name: str, count: int) -> Callable[[int], None]:

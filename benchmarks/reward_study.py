@@ -5,8 +5,8 @@ python benchmarks/reward_study.py train --run_dir runs/reward_study   # outcomes
 python benchmarks/reward_study.py page                                # docs/reward_fidelity.md from outcomes.csv
 
 Both files are in docs/results/reward_study. The rules are known ones; some of the better half of what two earlier
-searches trained, of the paper's language; random ones of version 2; and neighbours of known rules, as an evolving
-population has them. No two are equal but for a factor.
+searches trained, of the paper's language; random ones of version 2; and neighbours and mixtures of known rules, as
+an evolving population has them. No two are provably equal but for a factor.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from outcomes import outcomes, random_rules, read_rows, write_rows
 
 from nos_tf import Search, SearchSpace, UpdateRule, output
 from nos_tf.compare.ruler import PANEL
-from nos_tf.controller.evolution import neighbour
+from nos_tf.controller.evolution import crossed, neighbour
 from nos_tf.controller.warm_start import spelled
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.screening import why_untrainable
@@ -41,7 +41,7 @@ RESULTS = Path(__file__).resolve().parents[1] / 'docs' / 'results'
 PAGE = RESULTS.parent / 'reward_fidelity.md'
 RULES, OUTCOMES = RESULTS / 'reward_study' / 'rules.csv', RESULTS / 'reward_study' / 'outcomes.csv'
 SEARCHES = ('search_cifar10', 'search_cifar10_random')
-FROM_A_SEARCH, RANDOM, NEIGHBOURS = 12, 16, 24
+FROM_A_SEARCH, RANDOM, NEIGHBOURS, CROSSED = 12, 16, 84, 40
 SPACE = SearchSpace(iterations=2, language=2)
 CHILD = Child(refine=True)
 SEED = 32
@@ -69,6 +69,9 @@ def candidates(random: np.random.Generator) -> Iterator[tuple[str, str, list[Upd
     known = spelled(SPACE, [UpdateRule.parse(name) for name in KNOWN_RULES])
     drawn = [neighbour(SPACE, list(known[random.integers(len(known))]), random)[0] for _ in range(20 * NEIGHBOURS)]
     yield 'neighbour', 'a known rule with one token changed', [SPACE.rule(choices) for choices in drawn], NEIGHBOURS
+    pairs = (random.choice(len(known), 2, replace=False) for _ in range(20 * CROSSED))
+    mixed = [neighbour(SPACE, crossed(SPACE, list(known[i]), list(known[j]), random), random)[0] for i, j in pairs]
+    yield 'crossed', 'two known rules crossed, with one token changed', [SPACE.rule(rule) for rule in mixed], CROSSED
 
 
 def draw() -> None:
@@ -112,15 +115,19 @@ def train(run_dir: Path) -> None:
     """Trains what is not in outcomes.csv, and writes it after each task."""
     use_one_cpu_thread()
     rules = {row['name']: UpdateRule.parse(row['rule']) for row in read_rows(RULES)}
-    rows: list[dict[str, Any]] = list(read_rows(OUTCOMES))
+    rows: dict[tuple[str, str, int], dict[str, Any]] = {
+        (row['task'], row['rule'], int(row['seed'])): row for row in read_rows(OUTCOMES)
+    }
     for name, child, task, seeds in stages():
-        missing = sorted(set(range(seeds)) - {int(row['seed']) for row in rows if row['task'] == name})
-        if not missing:
+        missing = {who: [seed for seed in range(seeds) if (name, who, seed) not in rows] for who in rules}
+        wanted = {rules[who]: of for who, of in missing.items() if of}
+        if not wanted:
             continue
-        found = outcomes(run_dir / name, child, task, list(rules.values()), missing)
-        for who, rule in rules.items():
-            rows += [
-                {
+        found = outcomes(run_dir / name, child, task, wanted)
+        for who, of in missing.items():
+            for seed in of:
+                outcome = found[rules[who], seed]
+                rows[name, who, seed] = {
                     'task': name,
                     'rule': who,
                     'seed': seed,
@@ -128,25 +135,22 @@ def train(run_dir: Path) -> None:
                     'learning_rate': outcome.learning_rate,
                     'seconds': f'{outcome.seconds:.3g}',
                 }
-                for seed, outcome in zip(missing, found[rule], strict=True)
-            ]
-        write_rows(OUTCOMES, rows)
+        write_rows(OUTCOMES, list(rows.values()))
 
 
 def read() -> tuple[list[dict[str, str]], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the rules; rewards by task, [seeds, rules]; and the seconds of a core that they took, likewise."""
-    rules = read_rows(RULES)
-    rows = read_rows(OUTCOMES)
-    found: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        found.setdefault(row['task'], {}).setdefault(row['rule'], []).append(f'{row["reward"]} {row["seconds"]}')
-    both = {
-        task: np.array([[told.split() for told in of[rule['name']]] for rule in rules], float).T
-        for task, of in found.items()
-    }
-    for of in both.values():
-        of[1][:, 0] = np.median(of[1][:, 1:])  # the first rule waited for the graph
-    return rules, {task: of[0] for task, of in both.items()}, {task: of[1] for task, of in both.items()}
+    """Returns the rules that are trained on all tasks but those of `LOGS`; rewards by task, [seeds, rules]; seconds."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in read_rows(OUTCOMES):
+        of = found.setdefault(row['task'], {}).setdefault(row['rule'], [])
+        of.append((float(row['reward']), float(row['seconds'])))
+    needed = [ACCURACY, REFINED, *suite_tasks(), DECAYED, *validation_tasks()]
+    rules = [rule for rule in read_rows(RULES) if all(rule['name'] in found[task] for task in needed)]
+    complete = {task: of for task, of in found.items() if all(rule['name'] in of for rule in rules)}
+    both = {task: np.array([of[rule['name']] for rule in rules]).T for task, of in complete.items()}
+    for told in both.values():
+        told[1][:, 0] = np.median(told[1][:, 1:])  # the first rule waited for the graph
+    return rules, {task: told[0] for task, told in both.items()}, {task: told[1] for task, told in both.items()}
 
 
 def page() -> None:

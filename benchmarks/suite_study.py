@@ -32,7 +32,7 @@ def study(run_dir: Path, count: int) -> None:
     """Trains known and random rules on all tasks, and prints what a threshold would have spared."""
     known = list({CHILD.form_of(rule)[0]: rule for rule in map(UpdateRule.parse, KNOWN_RULES)}.values())
     rules = known + random_rules(SPACE, CHILD, count, SEED)
-    found = [of[0] for of in outcomes(run_dir, CHILD, suite(hopeless=NEVER), rules, [0]).values()]
+    found = list(outcomes(run_dir, CHILD, suite(hopeless=NEVER), {rule: [0] for rule in rules}).values())
     seconds = statistics.mean(outcome.seconds for outcome in found)
     output.say(f'{len(known)} known rules and {count} random ones, {seconds:.1f} s a rule on all four tasks')
     report(np.array([outcome.sweep for outcome in found]), len(known))
