@@ -292,6 +292,13 @@ def test_a_list_is_of_gains_whose_rulers_are_frozen(of, tasks):
         assert (gain.optimizer, gain.reference) == (rulers[name]['optimizer'], float(rulers[name]['reference']))
 
 
+def test_a_suite_may_be_of_some_of_its_tasks():
+    whole, some = suite(), suite(tasks=('digits_autoencoder', 'digits_mlp'))
+    assert [gain.reference for gain in some.tasks] == [whole.tasks[1].reference, whole.tasks[0].reference]
+    with pytest.raises(ValueError, match="^suite.tasks has 'wine': choose from digits_mlp, digits_autoencoder"):
+        suite(tasks=('wine',))
+
+
 def test_no_task_is_on_two_lists():
     names, tasks = zip(*suite_tasks().items(), *validation_tasks().items(), strict=True)
     assert len(set(names)) == len(names) == len(set(map(identity_of, tasks)))

@@ -5,7 +5,7 @@ about that task.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ RULERS = Path(__file__).with_name('rulers.csv')
 
 
 @gin.register
-def suite(hopeless: float = -2.0) -> Suite:
+def suite(hopeless: float = -2.0, tasks: Sequence[str] | None = None) -> Suite:
     """Returns four tasks as one reward, the cheap ones first: gains over tuned Adam, whose rulers are frozen.
 
     A classifier at two sizes, an autoencoder whose gradients carry little noise, and a language model whose gradients
@@ -31,8 +31,15 @@ def suite(hopeless: float = -2.0) -> Suite:
 
     Args:
         hopeless: as of `Suite`.
+        tasks: names of some of them, as of `suite_tasks`; None for all.
+
+    Raises:
+        ValueError: no such task.
     """
-    return Suite(_gains(suite_tasks()), hopeless)
+    every = suite_tasks()
+    if unknown := [name for name in tasks or () if name not in every]:
+        raise ValueError(f'suite.tasks has {unknown[0]!r}: choose from {", ".join(every)}')
+    return Suite(_gains({name: every[name] for name in (every if tasks is None else tasks)}), hopeless)
 
 
 @gin.register
