@@ -104,7 +104,9 @@ class Verdict:
         """Yields what is true on each task."""
         for task, is_seen in self.tasks.items():
             margins = self._against_others(task)
-            where = f'On {task}, {"which is what it was found on" if is_seen else "which the search has not seen"},'
+            number = task.removeprefix(SEEN).strip('-')
+            own = f'task {number} of the search' if number else 'the task of the search'
+            where = f'On {own},' if is_seen else f'On {task}, which the search has not seen,'
             better, worse = ([m.baseline for m in margins if getattr(m, how)] for how in ('is_better', 'is_worse'))
             if len(better) == len(margins):
                 yield f'{where} it is better than all of them.'

@@ -55,7 +55,7 @@ def test_differences_are_paired_and_what_is_said_is_true(task, tmp_path):
     assert not verdict.beats_all('search')
     assert str(verdict).startswith('sign(g) + sign(m), against 4 optimizers tuned with the same effort; 6 fresh seeds.')
     first, second = verdict.sentences()
-    assert first.startswith('On search, which is what it was found on, it is better than ')
+    assert first.startswith('On the task of the search, it is better than ')
     assert 'worse than keras.Lion' in first
     assert second.startswith('On b, which the search has not seen, it is better than ')
     assert Verdict.of_json(verdict.as_json()) == verdict
@@ -86,13 +86,13 @@ def test_one_with_other_constants_is_another_optimizer(task):
 
 
 def test_better_than_all_is_said_in_so_many_words():
-    margins = [Margin(name, 'a', True, 0.2, 0.1, 0.001) for name in ('x', 'y')]
-    verdict = Verdict('g', [Margin(NULL, 'a', True, 0.9, 0.1, 0.5), *margins], 5)
-    assert verdict.beats_all('a') and list(verdict.sentences()) == [
-        'On a, which is what it was found on, it is better than all of them.'
+    margins = [Margin(name, 'search-2', True, 0.2, 0.1, 0.001) for name in ('x', 'y')]
+    verdict = Verdict('g', [Margin(NULL, 'search-2', True, 0.9, 0.1, 0.5), *margins], 5)
+    assert verdict.beats_all('search-2') and list(verdict.sentences()) == [
+        'On task 2 of the search, it is better than all of them.'
     ]
-    even = Verdict('g', [*margins, Margin('z', 'a', False, 0.2, 0.3, 0.2)], 5)
-    assert not even.beats_all('a') and 'not to be told from z' in next(iter(even.sentences()))
+    even = Verdict('g', [*margins, Margin('z', 'search-2', True, 0.2, 0.3, 0.2)], 5)
+    assert not even.beats_all('search-2') and 'not to be told from z' in next(iter(even.sentences()))
 
 
 @pytest.mark.parametrize(
