@@ -45,7 +45,7 @@ FROM_A_SEARCH, RANDOM, NEIGHBOURS, CROSSED = 12, 16, 84, 40
 SPACE = SearchSpace(iterations=2, language=2)
 CHILD = Child(refine=True)
 SEED = 32
-REWARD_SEEDS, HELD_OUT_SEEDS = 3, 4
+REWARD_SEEDS, HELD_OUT_SEEDS = 3, 2
 ACCURACY, REFINED, DECAYED = 'accuracy', 'accuracy, refined', 'digits_autoencoder, linear decay'
 LOGS: dict[str, dict[str, Any]] = {
     'mean over the training': {'over': 'mean'},
@@ -85,6 +85,7 @@ def draw() -> None:
     rows: dict[UpdateRule, tuple[str, str, str]] = {}  # by direction
 
     def add(name: str, rule: UpdateRule, source: str) -> bool:
+        """Adds a rule that may train, and is no multiple of one that is there; returns whether it has."""
         form = CHILD.form_of(rule)[0]
         is_new = form not in rows and why_untrainable(rule.canonical()) is None
         if is_new:

@@ -72,26 +72,27 @@ def judge(rewards: np.ndarray, held_out: np.ndarray, better: np.ndarray, seconds
         better: bool [rules], those better than Momentum there.
         seconds: a rule.
     """
-    random = np.random.default_rng(0)  # the same draws for every reward of as many seeds, so differences are paired
     rules = rewards.shape[1]
 
     def measured(rewards: np.ndarray, gain: np.ndarray, some: np.ndarray) -> tuple[float, float]:
-        some = some[random.permutation(rules)]  # of equal rewards, any may come first
+        """Returns the mean gain of the first five of some rules, whose order decides between equals; and Spearman's."""
         gain, good = gain[some], better[some]
         firsts = [gain[np.argsort(-reward[some], kind='stable')[:FIRST]].mean() for reward in rewards]
         ranks = [stats.spearmanr(reward[some][good], gain[good]).statistic for reward in rewards]
         return float(np.mean(firsts)), float(np.mean(ranks))
 
-    whole = np.mean([measured(rewards, held_out.mean(0), np.arange(rules)) for _ in range(TIES)], 0)
-
-    def drawn(of: np.ndarray) -> np.ndarray:
+    def drawn(of: np.ndarray, random: np.random.Generator) -> np.ndarray:
         return of[random.integers(len(of), size=len(of))]
 
+    ties = np.random.default_rng(0)
+    whole = np.mean([measured(rewards, held_out.mean(0), ties.permutation(rules)) for _ in range(TIES)], 0)
     draws = []
-    for _ in range(DRAWS):
-        some = random.integers(rules, size=(rules,))
-        draws.append(measured(drawn(rewards), drawn(held_out).mean(0), some))
-    return Judged(whole[0], np.array(draws)[:, 0], whole[1], np.array(draws)[:, 1], seconds)
+    for draw in range(DRAWS):  # the same rules and held-out seeds for every reward, so that differences are paired
+        shared, own = (np.random.default_rng([draw, stream]) for stream in range(2))
+        some = shared.permutation(shared.integers(rules, size=(rules,)))
+        draws.append(measured(drawn(rewards, own), drawn(held_out, shared).mean(0), some))
+    firsts, ranks = np.array(draws).T
+    return Judged(whole[0], firsts, whole[1], ranks, seconds)
 
 
 def interval(drawn: np.ndarray) -> str:

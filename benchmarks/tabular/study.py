@@ -251,7 +251,7 @@ def stored(path: Path) -> tuple[str, np.ndarray]:
 
 
 def run_file(folder: Path, name: str) -> Path:
-    """Where the runs of a contender are."""
+    """Returns the path of the runs of a contender."""
     return folder / 'runs' / f'{re.sub(r"[^a-z]+", "_", name.lower())}.npz'
 
 

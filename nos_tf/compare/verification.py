@@ -59,24 +59,22 @@ class Margin(NamedTuple):
 
     @property
     def is_better(self) -> bool:
-        """Whether the rule is better beyond what chance makes of so many baselines."""
+        """Returns whether the rule is significantly better, after Holm's correction."""
         return self.mean > 0 and self.p < 1 - CONFIDENCE
 
     @property
-    def told(self) -> str:
-        """The margin as text."""
+    def is_worse(self) -> bool:
+        """Returns whether the rule is significantly worse, after Holm's correction."""
+        return self.mean < 0 and self.p < 1 - CONFIDENCE
+
+    def __str__(self) -> str:
         stars = '**' if self.p < 0.01 else '*' if self.p < 1 - CONFIDENCE else ''
         return f'{self.mean:+.3f} ± {self.half_width:.3f} {stars}'.rstrip()
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether it is worse beyond that."""
-        return self.mean < 0 and self.p < 1 - CONFIDENCE
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a rule; printed, it is a table below a sentence for each task.
+    """The comparison of a rule with the baselines; printed, a sentence for each task and a table.
 
     Args:
         rule: infix.
@@ -90,7 +88,7 @@ class Verdict:
 
     @property
     def tasks(self) -> dict[str, bool]:
-        """Task -> whether the search has trained on it."""
+        """Returns task -> whether the search has trained on it."""
         return {margin.task: margin.is_seen for margin in self.margins}
 
     def beats_all(self, task: str) -> bool:
@@ -118,7 +116,7 @@ class Verdict:
             yield f'{where} it is {"; ".join(told)}.'
 
     def __str__(self) -> str:
-        cells = {(margin.baseline, margin.task): margin.told for margin in self.margins}
+        cells = {(margin.baseline, margin.task): str(margin) for margin in self.margins}
         names = list(dict.fromkeys(margin.baseline for margin in self.margins))
         width, column = max(map(len, names)) + 2, max(22, *(len(task) + 2 for task in self.tasks))
         heads = ['', *self.tasks]
@@ -128,12 +126,12 @@ class Verdict:
         return '\n'.join([said, *self.sentences(), '', *(line.rstrip() for line in table), '', f'{LEGEND}.'])
 
     def as_json(self) -> dict[str, Any]:
-        """It as JSON values."""
+        """Returns the verdict as JSON values."""
         return {'rule': self.rule, 'seeds': self.seeds, 'margins': [margin._asdict() for margin in self.margins]}
 
     @classmethod
     def of_json(cls, fields: Mapping[str, Any]) -> 'Verdict':
-        """Returns the verdict that `as_json` has told."""
+        """Returns the verdict that `as_json` has written."""
         return cls(fields['rule'], [Margin(**margin) for margin in fields['margins']], fields['seeds'])
 
 

@@ -24,6 +24,9 @@ class Agent(Protocol):
     update; `baseline`, what the rewards were compared with; `kl` (nats) from before to after; `step_size`, the
     Euclidean norm of the change of the weights; `improvement` of the surrogate; `accepted`, 1, or 0 where the weights
     stay as they were. An agent leaves out what it does not have.
+
+    An agent that remembers rewards may have `revise(reward)` too: a function from rules to the rewards that are known
+    now, which change with each seed more that a rule trains on.
     """
 
     def propose(self, count: int, iteration: int) -> Samples:

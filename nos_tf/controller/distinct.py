@@ -1,4 +1,4 @@
-"""A learner that proposes no update again which it has learned from: what was trained already teaches nothing new."""
+"""A learner whose proposals are new: it never proposes again the update of a rule that it has learned from."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,10 +13,10 @@ DRAWS = 20  # of a whole batch, until there are enough rules that are new
 
 
 class DistinctAgent:
-    """Proposes what another agent does, without rules whose updates are multiples of those of earlier rules.
+    """Proposes the rules of another agent, but for those that do what an earlier rule did, or a multiple of it.
 
-    Where an agent hardly proposes anything new, a batch is filled up with what it has. Log-probabilities are those of
-    the agent, as if repetitions had not been left out.
+    If the agent has too few new rules in `DRAWS` draws, old ones complete the batch. Log-probabilities are the agent's
+    own: they do not take into account that rules were left out.
 
     Args:
       agent: who learns.
@@ -28,7 +28,7 @@ class DistinctAgent:
         self._seen: dict[int, None] = {}  # in the order of learning
 
     def propose(self, count: int, iteration: int) -> Samples:
-        """Returns count rules, new ones as far as the agent has any in a number of draws."""
+        """Returns count rules: new ones first, and old ones where the agent has too few."""
         found: dict[int, int] = {}  # hash of an update -> place among all that were drawn
         drawn: list[Samples] = []
         for draw in range(DRAWS):

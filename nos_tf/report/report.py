@@ -191,7 +191,7 @@ def _verdict(verdict: Verdict) -> Section:
     rows = []
     for name in dict.fromkeys(margin.baseline for margin in verdict.margins):
         margins = {margin.task: margin for margin in verdict.margins if margin.baseline == name}
-        rows.append([name, *(margins[task].told for task in verdict.tasks)])
+        rows.append([name, *(str(margins[task]) for task in verdict.tasks)])
     heads = [f'{task}{"" if is_seen else " (unseen)"}' for task, is_seen in verdict.tasks.items()]
     said = f'{verdict.rule}: {" ".join(verdict.sentences())} {LEGEND}; {verdict.seeds} seeds.'
     return Section('Does it hold up?', said, ['against', *heads], rows, tuple(range(1, len(heads) + 1)))

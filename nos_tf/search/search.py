@@ -14,7 +14,7 @@ import gin
 import numpy as np
 
 from nos_tf import output
-from nos_tf.compare.verification import Verification
+from nos_tf.compare.verification import Verdict, Verification
 from nos_tf.config import Configured, Count, Incidental, Natural, bindings_of
 from nos_tf.controller.agent import Agent, Metrics, UniformAgent
 from nos_tf.controller.learners import Evolution, Learner, has_network
@@ -198,13 +198,10 @@ class Search(Configured):
             with suppress(BrokenPipeError):  # all is on file, and a report of it may be to come
                 session.display.console.print(scores_table(scores, self.rescore_seeds))
         if self.verification:
-            rule = UpdateRule.parse(next(score.rule for score in scores if score.search_reward is not None))
-            verdict = self.verification.run(
-                self.task, rule, run_dir / VERIFIED, evaluator=self._own_evaluator, allow_mixed=allow_mixed
-            )
-            output.say(f'\n{verdict}')
+            verdict = self._verified(self.verification, scores, run_dir, allow_mixed)
             summary['verification'] = verdict.as_json()
             write_text(run_dir / 'summary.json', json.dumps(summary, indent=2))
+            output.say(f'\n{verdict}')
         return summary
 
     def best(self) -> Found:
@@ -277,7 +274,7 @@ class Search(Configured):
 
     @property
     def _own_evaluator(self) -> Evaluator:
-        """What trains other than children of the search, which is all that a cluster or a table has."""
+        """Returns the evaluator of all but children: that of the search, or a pool if it has children alone."""
         return self.evaluator if isinstance(self.evaluator, ProcessPool | InProcess) else ProcessPool()
 
     def _decided(self, run_dir: Path | None, *, allow_mixed: bool = False, only_try: bool = False) -> 'Search':
@@ -320,6 +317,12 @@ class Search(Configured):
             metrics = agent.update(*arrivals.batch()) if arrivals.fresh.any() else {}
             session.save(arrivals, agent, metrics, trials)
             session.log(arrivals, metrics, trials)
+
+    def _verified(self, verification: Verification, scores: list[Score], run_dir: Path, allow_mixed: bool) -> Verdict:
+        """Returns the verdict on the best rule that is not there as a baseline alone."""
+        rule = UpdateRule.parse(next(score.rule for score in scores if score.search_reward is not None))
+        ways: Any = {'evaluator': self._own_evaluator, 'allow_mixed': allow_mixed}
+        return verification.run(self.task, rule, run_dir / VERIFIED, **ways)
 
     def _rescore(self, session: '_Session') -> list[Score]:
         """The best distinct rules and the baselines on fresh seeds."""
