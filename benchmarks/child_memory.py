@@ -2,7 +2,7 @@
 
 python benchmarks/child_memory.py --rules 200
 
-Trains random rules of two iterations on the digits, as the quickstart does, and prints the resident memory of the
+Trains random rules of two iterations on the digits, as gin/digits.gin does, and prints the resident memory of the
 process on the way. Half a minute.
 """
 

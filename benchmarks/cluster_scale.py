@@ -3,7 +3,7 @@
 python benchmarks/cluster_scale.py real --workers 1 2 4
 python benchmarks/cluster_scale.py simulated --workers 100 1000 --figure docs/cluster_scale.png
 
-`real` runs the quickstart on clusters of local processes, and asks the same servers to return what they are given. It
+`real` runs gin/digits.gin on clusters of local processes, and asks the same servers to return what they are given. It
 says how much the machinery costs; with more workers than cores it cannot say more.
 
 `simulated` is the real search, with its learner and its store, on rewards that are looked up. What is made up is how
@@ -108,9 +108,9 @@ def on_cluster(workers: int, folder: Path, *script: str) -> Iterator[subprocess.
 
 
 def watch(workers: int, children: int, bindings: Sequence[str]) -> Rate:
-    """Runs the quickstart on so many workers, and looks into its store meanwhile."""
+    """Runs gin/digits.gin on so many workers, and looks into its store meanwhile."""
     ours = [f'Search.children = {children}', 'Search.rescore_seeds = 0', *bindings]
-    script = [str(ROOT / 'launch' / 'search.py'), '--gin_files', 'gin/quickstart.gin', 'gin/cluster.gin']
+    script = [str(ROOT / 'launch' / 'search.py'), '--gin_files', 'gin/digits.gin', 'gin/cluster.gin']
     seen: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as name:
         run_dir, begin = Path(name) / 'run', time.perf_counter()

@@ -1,9 +1,9 @@
 """Decades against quarter decades: what a rule gains over Adam by where it sits on the grid of learning rates.
 
 python benchmarks/fine_rates.py --run_dir runs/fine_rates
-python benchmarks/fine_rates.py --run_dir runs/fine_rates --search runs/quickstart
+python benchmarks/fine_rates.py --run_dir runs/fine_rates --search runs/digits
 
-The child of the quickstart, on the digits, trains each rule with ten seeds that its search has not seen: with the rates
+The child of gin/digits.gin trains each rule with ten seeds that its search has not seen: with the rates
 of its sweep alone, and looking finer around the best. Printed are means, and differences to Adam that are paired by
 seed, with 95% intervals by Student's t; p is of the paired t-test, corrected for the number of rules by Holm's method.
 With --search the best rules of a run are there too. What was trained is kept.
@@ -45,7 +45,7 @@ def columns(measures: dict[str, np.ndarray]) -> dict[str, list[str]]:
 def main() -> None:
     """Trains what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gin_files', nargs='+', default=['gin/quickstart.gin'])
+    parser.add_argument('--gin_files', nargs='+', default=['gin/digits.gin'])
     parser.add_argument('--gin_bindings', nargs='+', default=[])
     parser.add_argument('--run_dir', type=Path, required=True)
     parser.add_argument('--search', type=Path, help='a run whose best ten rules are compared as well')

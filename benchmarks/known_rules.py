@@ -1,6 +1,6 @@
 """The best learning rate of each known rule on a task, for `python -m nos_tf --list`.
 
-python benchmarks/known_rules.py --gin_files gin/quickstart.gin --task digits --seeds 9
+python benchmarks/known_rules.py --gin_files gin/digits.gin --task digits --seeds 9
 
 Every rule goes through the procedure of the child that gin describes, the sweep and the training, once a seed; the
 seeds are those on which a search of the same configuration rescores. The learning rate of a rule is the one that most
@@ -65,7 +65,7 @@ def update_table(path: Path, rows: Iterable[LearningRate]) -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--gin_files', nargs='+', default=['gin/quickstart.gin'])
+    parser.add_argument('--gin_files', nargs='+', default=['gin/digits.gin'])
     parser.add_argument('--gin_bindings', nargs='+', default=[])
     parser.add_argument('--task', required=True, help='the name of the column')
     parser.add_argument('--seeds', type=int, default=9, help='at least 2')

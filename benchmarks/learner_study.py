@@ -42,6 +42,7 @@ PAGE, RUNS, BATCHES = (
     DOCS / 'results' / 'learner_study' / 'batches.csv',
 )
 CHILD = Child(refine=True)
+TASKS = ('digits_mlp', 'digits_autoencoder')  # docs/reward_fidelity.md
 BATCH = 20  # rules, of every learner
 MOST, MOST_SAMPLED = 3000, 10_000
 FRESH = tuple(range(1001, 1006))  # seeds
@@ -58,10 +59,14 @@ LEARNERS: dict[str, Callable[[], Learner]] = {
     'TRPO, distinct': lambda: Distinct(learner=TRPO(batch_size=BATCH)),
     'TRPO, entropy target': partial(TRPO, batch_size=BATCH, entropy_target=10.0),
     'TRPO, elites': partial(TRPO, batch_size=BATCH, elites=20),
-    'TRPO, all three': lambda: Distinct(learner=TRPO(batch_size=BATCH, elites=20, entropy_target=10.0)),
+    'TRPO, risk-seeking': partial(TRPO, batch_size=BATCH, quantile=0.75),
+    'TRPO, elites, risk-seeking': partial(TRPO, batch_size=BATCH, elites=20, quantile=0.75),
+    'TRPO, elites, distinct': lambda: Distinct(learner=TRPO(batch_size=BATCH, elites=20)),
+    'TRPO, all four': lambda: Distinct(learner=TRPO(batch_size=BATCH, elites=20, quantile=0.75, entropy_target=10.0)),
     'evolution, drift': partial(Evolution, batch_size=BATCH, drift=True),
     'evolution, drift and crossover': partial(Evolution, batch_size=BATCH, drift=True, crossover=0.3),
-    'evolution, distinct': lambda: Distinct(learner=Evolution(batch_size=BATCH, crossover=0.3)),
+    'evolution, distinct': lambda: Distinct(learner=Evolution(batch_size=BATCH)),
+    'evolution, distinct, crossover': lambda: Distinct(learner=Evolution(batch_size=BATCH, crossover=0.3)),
 }
 
 
@@ -131,7 +136,7 @@ def run(run_dir: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
     use_one_cpu_thread()
     gin.parse_config_file('gin/space_2_v2.gin')
     space = gin.get_configurable('SearchSpace')()
-    setup = ChildSetup(CHILD, suite(), Vocabulary.of(space, [KNOWN]))
+    setup = ChildSetup(CHILD, suite(tasks=TASKS), Vocabulary.of(space, [KNOWN]))
     done = {(row['learner'], row['seed']) for row in read_rows(RUNS)}
     complete = [row for row in read_rows(BATCHES) if (row['learner'], row['seed']) in done]  # another was killed
     with opened(run_dir, setup, MOST, reject_untrainable=True) as queue:

@@ -2,7 +2,7 @@
 
 python benchmarks/tabular/generate.py --run_dir runs/tabular --output benchmarks/tabular/digits.npz
 
-The task and the space are those of gin/quickstart.gin and gin/space_1.gin: 154,880 programs on the digits. Their
+The task and the space are those of gin/digits.gin and gin/space_1.gin: 154,880 programs on the digits. Their
 classes (nos_tf/dsl/classes.py) train once each, in random order. Then train, to know how far to trust that: programs
 that were merged with another; the best classes and the known rules on more seeds; and random programs of two
 iterations. No short cut is taken: whatever the table holds was trained.
@@ -199,7 +199,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--run_dir', type=Path, default=Path('runs/tabular'))
     parser.add_argument('--output', type=Path, default=Path('benchmarks/tabular/digits.npz'))
-    parser.add_argument('--gin_files', nargs='+', default=['gin/quickstart.gin', 'gin/space_1.gin'])
+    parser.add_argument('--gin_files', nargs='+', default=['gin/digits.gin', 'gin/space_1.gin'])
     parser.add_argument('--gin_bindings', nargs='+', action='extend', default=[])
     parser.add_argument('--workers', type=_count, default=ProcessPool().workers, help='one for each core')
     parser.add_argument('--limit', type=_count, help='classes to train; all unless it is given')

@@ -54,6 +54,9 @@ class TRPO:
       entropy_half_life: updates after which the entropy coefficient is one half; None, as in the paper, if it stays.
       entropy_target: nats; while the policy's entropy is below, the coefficient grows. None, as in the paper: it is
         fixed.
+      quantile: what a batch is compared with, such as .75 for the quarter of its rules that have the best rewards; the
+        others teach nothing (risk-seeking policy gradients: Petersen et al. 2021). None, as in the paper: the moving
+        average of rewards, and all rules teach.
       entropy_coefficient: reward per nat of the policy's entropy.
       baseline_decay: of the moving average of rewards, per batch.
       units: size of the controller's LSTM.
@@ -69,6 +72,7 @@ class TRPO:
     elites: int = 0
     entropy_half_life: float | None = None
     entropy_target: float | None = None
+    quantile: float | None = None
     entropy_coefficient: float = 0.0015
     baseline_decay: float = 0.9
     units: int = 150
@@ -94,6 +98,7 @@ class TRPO:
             elites=self.elites,
             entropy_half_life=self.entropy_half_life,
             entropy_target=self.entropy_target,
+            quantile=self.quantile,
         )
 
 

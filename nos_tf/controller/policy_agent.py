@@ -25,7 +25,7 @@ MOST = 1e4  # times the entropy coefficient
 
 @dataclasses.dataclass
 class Baseline:
-    """Exponential moving average of the mean rewards of batches; None before the first.
+    """Exponential moving average of the mean rewards of batches, None before the first; or a quantile of each batch.
 
     >>> baseline = Baseline(decay=0.9)
     >>> baseline.compare(np.array([0.25, 0.75]))
@@ -37,14 +37,20 @@ class Baseline:
     """
 
     decay: float
+    quantile: float | None = None
     value: float | None = None
 
     def compare(self, rewards: np.ndarray) -> float:
         """Returns what rewards `[B]` are compared with; only then does the baseline see them."""
-        mean = float(rewards.mean())
-        value = mean if self.value is None else self.value
-        self.value = self.decay * value + (1 - self.decay) * mean
-        return value
+        of_batch = float(rewards.mean() if self.quantile is None else np.quantile(rewards, self.quantile))
+        value = of_batch if self.value is None else self.value
+        self.value = self.decay * value + (1 - self.decay) * of_batch
+        return value if self.quantile is None else of_batch
+
+    def advantages(self, rewards: np.ndarray, compared: float) -> np.ndarray:
+        """Returns rewards `[B]` less what they are compared with; with a quantile, 0 for those below."""
+        advantages = rewards - compared
+        return advantages if self.quantile is None else np.maximum(advantages, 0.0)
 
 
 def joined(first: Batch, then: Batch) -> Batch:
@@ -120,6 +126,8 @@ class PolicyAgent:
       entropy_half_life: updates after which the entropy coefficient is one half; None if it stays.
       entropy_target: nats, below which the entropy coefficient grows, up to `MOST` times itself; None for one that
         does not look.
+      quantile: of a batch's rewards, which they are compared with, and only those above count; None for the moving
+        average.
     """
 
     def __init__(
@@ -138,12 +146,13 @@ class PolicyAgent:
         elites: int = 0,
         entropy_half_life: float | None = None,
         entropy_target: float | None = None,
+        quantile: float | None = None,
     ) -> None:
         self.policy, self.seed, self.kl_samples = policy, seed, kl_samples
         self.steps, self.entropy_half_life, self.entropy_target = steps, entropy_half_life, entropy_target
         self.entropy_factor = 1.0  # of the coefficient, so that the entropy keeps to its target
         self.solver, self.max_kl, self.entropy_coefficient, self.clip = solver, max_kl, entropy_coefficient, clip
-        self.baseline = Baseline(baseline_decay)
+        self.baseline = Baseline(baseline_decay, quantile)
         self.updates = 0
         self.replay = Replay.empty(replay, len(policy.heads))
         self.elites = Elites.empty(elites, len(policy.heads))
@@ -194,7 +203,7 @@ class PolicyAgent:
         if self.kl_samples:
             fresh = self._sample(self.kl_samples, self.seed, self.updates, KL, number)
             prefixes = np.concatenate([prefixes, fresh.choices])
-        advantages, log_probs = known.rewards - baseline, known.log_probs
+        advantages, log_probs = self.baseline.advantages(known.rewards, baseline), known.log_probs
         if len(advantages) > count or number:
             advantages, log_probs = self._reweighted(known, advantages)
         halvings = self.updates / self.entropy_half_life if self.entropy_half_life else 0.0

@@ -60,7 +60,7 @@ VERSION_2: tuple[KnownRule, ...] = (
     KnownRule('cautious_adam', 'agree(adam, g)', 'Liang et al. 2024, without their rescaling by the mean of the mask'),
     KnownRule('cautious_lion', 'agree(sign(lerp(m99_before, g)), g)', 'Liang et al. 2024, without their rescaling'),
     KnownRule('grams', 'abs(adam) * sign(g)', 'Cao et al. 2024'),
-    KnownRule('sign_sum', 'sign(g) + sign(m)', 'found by the quickstart of this package'),
+    KnownRule('sign_sum', 'sign(g) + sign(m)', 'found by gin/digits.gin of this package'),
 )
 """Rules of version 2 of the language, but for the last, which is of version 1 and has its name since then."""
 

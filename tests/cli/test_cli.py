@@ -56,7 +56,7 @@ def test_a_rule_needs_no_framework():
 
 def test_a_search_is_estimated_made_and_reported(tmp_path):
     """From another folder: gin/ is found all the same."""
-    flags = ('--gin_files', 'gin/quickstart.gin', '--gin_bindings', *SMALL, '--run_dir', tmp_path / 'x')
+    flags = ('--gin_files', 'gin/digits.gin', '--gin_bindings', *SMALL, '--run_dir', tmp_path / 'x')
     estimated = run('search', *flags, '--estimate', cwd=tmp_path)
     assert estimated.returncode == 0, estimated.stderr
     assert '10 rules and 0 trainings on fresh seeds take one process' in estimated.stdout

@@ -38,7 +38,7 @@ WANTED = {  # by files that name it, of whoever uses them
 }
 
 PARTS = {  # files that say only what is to differ, and to what they are added
-    'gin/cluster.gin': ['gin/quickstart.gin'],
+    'gin/cluster.gin': ['gin/digits.gin'],
     'gin/found_rules.gin': ['gin/convnet_reduced.gin'],
     'gin/gnmt_cluster.gin': ['gin/gnmt_numbers.gin'],
 }
@@ -144,7 +144,7 @@ def test_whether_machines_may_differ_reaches_the_run(name, function, kind, prese
     [
         ([], '--run_dir'),
         (['--gin_files', 'a'], '--run_dir'),
-        (['--run_dir', 'x'], 'give --gin_files, such as gin/quickstart.gin'),
+        (['--run_dir', 'x'], 'give --gin_files, such as gin/digits.gin'),
         (['--run_dir', '', '--gin_files', 'a'], '--run_dir: is empty'),
         (['--run_dir', 'x', '--gin_file', 'a'], 'unrecognized arguments: --gin_file a'),
     ],
@@ -201,7 +201,7 @@ def test_help_needs_no_docstring(capsys: pytest.CaptureFixture) -> None:
 )
 def test_an_unfit_binding_is_named(binding: str, says: str) -> None:
     with pytest.raises(RunError) as error:
-        configured('gin/quickstart.gin', bindings=(binding,))
+        configured('gin/digits.gin', bindings=(binding,))
     assert says in str(error.value)
     assert '<class' not in str(error.value)
 
@@ -221,14 +221,14 @@ def test_an_unfit_binding_is_named(binding: str, says: str) -> None:
 )
 def test_a_space_without_rules_is_refused(bindings: tuple[str, ...], says: str) -> None:
     with pytest.raises(RunError, match=says):
-        configured('gin/quickstart.gin', bindings=bindings)
+        configured('gin/digits.gin', bindings=bindings)
 
 
 @pytest.mark.parametrize(
     ('content', 'says'),
     [
         (b"include 'gin/nowhere.gin'", "x.gin, line 1 (include 'gin/nowhere.gin'): there is no file gin/nowhere.gin"),
-        (b"include 'gin/quickstart.gin'\nSearch.children = = 3", 'x.gin, line 2 (Search.children = = 3): '),
+        (b"include 'gin/digits.gin'\nSearch.children = = 3", 'x.gin, line 2 (Search.children = = 3): '),
         (bytes(range(256)), 'x.gin, line 2: is no text in UTF-8'),
     ],
 )
@@ -249,8 +249,8 @@ def test_a_missing_file_and_missing_bindings_are_named(caplog: pytest.LogCapture
 
 def test_files_are_found_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'mine.gin').write_text("include 'gin/quickstart.gin'\nSearch.children = 7\n")
-    assert configured('gin/quickstart.gin', 'mine.gin').children == 7
+    (tmp_path / 'mine.gin').write_text("include 'gin/digits.gin'\nSearch.children = 7\n")
+    assert configured('gin/digits.gin', 'mine.gin').children == 7
 
 
 @pytest.mark.parametrize('file', GIN_FILES)
@@ -297,7 +297,7 @@ def test_search_gin_holds_the_constants_of_the_paper() -> None:
 
 
 def test_the_operative_configuration_describes_the_same_search(tmp_path: Path) -> None:
-    search = configured('gin/quickstart.gin', bindings=('Search.children = 7', "Search.baselines = ('adam',)"))
+    search = configured('gin/digits.gin', bindings=('Search.children = 7', "Search.baselines = ('adam',)"))
     (tmp_path / 'config.gin').write_text(gin.operative_config_str())
     gin.clear_config()
     assert configured(str(tmp_path / 'config.gin')) == search

@@ -18,7 +18,7 @@ from nos_tf.renamed import NAMES
 from nos_tf.search.search import Search
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICKSTART = "include 'gin/quickstart.gin'\n"
+QUICKSTART = "include 'gin/digits.gin'\n"
 
 
 @pytest.fixture(autouse=True)
@@ -152,18 +152,18 @@ print(ascii(gin.query_parameter('%name')))
 
 
 def test_bindings_have_no_file_but_a_line(here: Path) -> None:
-    assert refusal('gin/quickstart.gin', bindings=('a = 1', 'Search.children = = 3')).startswith(
+    assert refusal('gin/digits.gin', bindings=('a = 1', 'Search.children = = 3')).startswith(
         '--gin_bindings (Search.children = = 3): '
     )
     gin.clear_config()
     assert refusal(bindings=("include 'no.gin'",)).startswith("--gin_bindings (include 'no.gin'): there is no file")
     gin.clear_config()
-    assert refusal('gin/quickstart.gin', bindings=('Search.children = %u',)).startswith('--gin_bindings: the macro %u')
+    assert refusal('gin/digits.gin', bindings=('Search.children = %u',)).startswith('--gin_bindings: the macro %u')
 
 
 def test_reading_leaves_gin_and_the_logs_as_they_were(here: Path) -> None:
     readers = list(gin.config._FILE_READERS)
-    configured('gin/quickstart.gin')
+    configured('gin/digits.gin')
     gin.clear_config()
     refusal('nowhere.gin')
     assert readers == gin.config._FILE_READERS
@@ -185,7 +185,7 @@ def of_before(text: str) -> str:
 @pytest.fixture
 def old(here: Path) -> Path:
     """The working directory, with a file of before that has a value for each name that has moved."""
-    files = {name: (ROOT / f'gin/{name}.gin').read_text(encoding='utf-8') for name in ('search', 'quickstart')}
+    files = {name: (ROOT / f'gin/{name}.gin').read_text(encoding='utf-8') for name in ('search', 'digits')}
     text = ''.join(files.values()).replace("include 'gin/search.gin'", '')
     assert all(f'{name} =' in text for name in NAMES.values())
     (here / 'old.gin').write_text(of_before(text), encoding='utf-8')
@@ -206,7 +206,7 @@ def test_a_file_of_before_describes_the_same_search_with_one_line_of_warning(
     assert line.startswith(MOVED)
     assert set(line.removeprefix(MOVED).split(', ')) == {f'{one} is now {other}' for one, other in NAMES.items()}
     gin.clear_config()
-    assert found == configured('gin/quickstart.gin')
+    assert found == configured('gin/digits.gin')
     assert found.task.identity() == Search().task.identity()
     assert warnings(capsys) == []
 
@@ -228,14 +228,14 @@ def test_a_file_that_includes_one_of_before_may_have_the_names_of_today(
 
 
 def test_bindings_of_before_are_those_of_today(here: Path, capsys: pytest.CaptureFixture) -> None:
-    found = configured('gin/quickstart.gin', bindings=('Child.epochs = 7', 'Search.seed = 3\n  Child.batch_size=50'))
+    found = configured('gin/digits.gin', bindings=('Child.epochs = 7', 'Search.seed = 3\n  Child.batch_size=50'))
     assert warnings(capsys) == [
         f'{MOVED}Child.epochs is now ImageClassification.epochs, Child.batch_size is now ImageClassification.batch_size'
     ]
     assert (found.task.epochs, found.task.batch_size, found.seed) == (7, 50, 3)
     gin.clear_config()
     today = ('ImageClassification.epochs = 7', 'ImageClassification.batch_size = 50', 'Search.seed = 3')
-    assert configured('gin/quickstart.gin', bindings=today) == found
+    assert configured('gin/digits.gin', bindings=today) == found
     assert warnings(capsys) == []
 
 

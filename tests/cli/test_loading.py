@@ -85,6 +85,6 @@ def test_other_errors_keep_their_traceback() -> None:
 
 @pytest.mark.slow
 def test_under_oo_a_search_says_what_to_use(tmp_path: Path) -> None:
-    code, text = ended('-OO', 'launch/search.py', '--gin_files', 'gin/quickstart.gin', '--run_dir', str(tmp_path / 'x'))
+    code, text = ended('-OO', 'launch/search.py', '--gin_files', 'gin/digits.gin', '--run_dir', str(tmp_path / 'x'))
     line = 'TensorFlow Probability needs docstrings, which python -OO drops: use python -O\n'
     assert (code, text) == (2, f'error: {line}')

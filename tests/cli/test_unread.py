@@ -15,7 +15,7 @@ def clean_slate():
     gin.clear_config()
 
 
-def configured(*bindings, file='gin/quickstart.gin'):
+def configured(*bindings, file='gin/digits.gin'):
     argv = ['--run_dir', 'x', '--gin_files', file, '--gin_bindings', *bindings]
     return commandline.configure(commandline.parse_arguments('', argv), Search)
 

@@ -268,7 +268,7 @@ def run(options: argparse.Namespace) -> list[str]:
     """The drill; returns what went wrong."""
     server, logs = ['launch/server.py'], options.run_dir
     bindings = [*TASK, f'Search.children = {options.children}', f'Cluster.child_seconds = {options.child_seconds}']
-    search = ['launch/search.py', '--gin_files', 'gin/quickstart.gin', 'gin/cluster.gin', '--gin_bindings', *bindings]
+    search = ['launch/search.py', '--gin_files', 'gin/digits.gin', 'gin/cluster.gin', '--gin_bindings', *bindings]
     with contextlib.ExitStack() as stack:
         stack.enter_context(wires())
         stack.enter_context(running(CHIEF, 'ps', 0, server, logs / 'ps.log'))

@@ -36,7 +36,7 @@ from nos_tf.store.schema import SEARCH
 from nos_tf.tasks.child import TRAINED, Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
-GIN_FILES = ('gin/quickstart.gin', 'gin/cluster.gin')
+GIN_FILES = ('gin/digits.gin', 'gin/cluster.gin')
 TASK = ('Search.learner = @RandomSearch()', 'Search.rescore_seeds = 0')  # rules of two iterations: hardly any twice
 COMPARERS = 2  # processes that train again without a cluster
 TURN = 0.2  # seconds between two looks

@@ -31,7 +31,7 @@ SMALL = (
 
 def launch(run_dir: Path, *bindings: str, **variables: str) -> subprocess.Popen:
     """The launcher on digits, in small."""
-    flags = ('--gin_files', 'gin/quickstart.gin', '--gin_bindings', *SMALL, *bindings)
+    flags = ('--gin_files', 'gin/digits.gin', '--gin_bindings', *SMALL, *bindings)
     return start('search', run_dir, *flags, **variables)
 
 

@@ -391,7 +391,7 @@ def test_real_children_are_rewarded_by_training(tmp_path):
 
 ROOT = Path(__file__).parents[2]
 MINIATURE = """
-include 'gin/quickstart.gin'
+include 'gin/digits.gin'
 Search.children = 60
 Search.rescored = 1
 Search.rescore_seeds = 2

@@ -61,7 +61,7 @@ def search_command(run_dir, children, *bindings, files=('gin/cluster.gin',)):
     return [
         'launch/search.py',
         '--gin_files',
-        'gin/quickstart.gin',
+        'gin/digits.gin',
         *files,
         '--gin_bindings',
         *given,

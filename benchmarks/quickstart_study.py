@@ -1,0 +1,85 @@
+"""Do the finds of `make search` hold up? The quickstart with several seeds, each in a directory of its own.
+
+python benchmarks/quickstart_study.py run --run_dir runs/quickstart_study --seeds 5    # goes on where it was
+python benchmarks/quickstart_study.py page                                            # the table of README.md
+
+`run` keeps the summaries in docs/results/quickstart; a search whose summary is there is not run again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent / 'tabular'))
+from documents import fill, markdown
+
+from nos_tf import output
+from nos_tf.compare.bench import NULL
+from nos_tf.compare.verification import Margin, Verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, RESULTS = ROOT / 'README.md', ROOT / 'docs' / 'results' / 'quickstart'
+
+
+def run(run_dir: Path, seeds: int) -> None:
+    """Runs the searches whose summaries are missing, one after the other."""
+    for seed in range(seeds):
+        kept = RESULTS / f'seed_{seed}.json'
+        if kept.exists():
+            continue
+        here = run_dir / f'seed_{seed}'
+        command = [sys.executable, str(ROOT / 'launch' / 'search.py'), '--gin_files', 'gin/quickstart.gin']
+        begin = time.monotonic()
+        subprocess.run([*command, '--run_dir', here, '--gin_bindings', f'Search.seed = {seed}'], check=True, cwd=ROOT)
+        summary = json.loads((here / 'summary.json').read_text(encoding='utf-8'))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({'seconds_in_all': time.monotonic() - begin, **summary}, indent=1), encoding='utf-8')
+
+
+def rows(summary: dict[str, Any]) -> Iterator[list[str]]:
+    """Yields a row of the table for each task that the rule of a search was tested on."""
+    verdict = Verdict.of_json(summary['verification'])
+    for task, is_seen in verdict.tasks.items():
+        margins = [margin for margin in verdict.margins if margin.task == task and margin.baseline != NULL]
+        best = best_hand_made(margins)
+        yield [
+            str(summary['configuration']['Search.seed']),
+            f'`{verdict.rule}`',
+            task if is_seen else f'{task}, unseen',
+            f'{sum(margin.is_better for margin in margins)} of {len(margins)}',
+            f'{best.baseline}: {best}',
+        ]
+
+
+def best_hand_made(margins: list[Margin]) -> Margin:
+    """Returns the margin to the optimizer that is best on the seeds of the test."""
+    return min(margins, key=lambda margin: margin.mean)
+
+
+def page() -> None:
+    """Fills the table of README.md."""
+    summaries = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(RESULTS.glob('seed_*.json'))]
+    head = ['seed', 'the rule that was chosen', 'task', 'better than', 'against the best hand-made']
+    fill(PAGE, {'five searches': markdown(head, [row for summary in summaries for row in rows(summary)])})
+
+
+def main() -> None:
+    """Does one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('what', choices=('run', 'page'))
+    parser.add_argument('--run_dir', type=Path, default=Path('runs/quickstart_study'))
+    parser.add_argument('--seeds', type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.what == 'run':
+        run(arguments.run_dir, arguments.seeds)
+    else:
+        page()
+
+
+if __name__ == '__main__':
+    output.command(main)
