@@ -41,7 +41,12 @@ RESULTS = Path(__file__).resolve().parents[1] / 'docs' / 'results'
 PAGE = RESULTS.parent / 'reward_fidelity.md'
 RULES, OUTCOMES = RESULTS / 'reward_study' / 'rules.csv', RESULTS / 'reward_study' / 'outcomes.csv'
 SEARCHES = ('search_cifar10', 'search_cifar10_random')
-FROM_A_SEARCH, RANDOM, NEIGHBOURS, CROSSED = 12, 16, 84, 40
+DRAWS = (
+    {'search_cifar10': 12, 'search_cifar10_random': 12, 'random': 16, 'neighbour': 84, 'crossed': 40},
+    {'neighbour': 80, 'crossed': 40},
+)
+"""How many rules of each source are drawn, one draw after the other; the second was made when the first was trained."""
+
 SPACE = SearchSpace(iterations=2, language=2)
 CHILD = Child(refine=True)
 SEED = 32
@@ -64,21 +69,23 @@ PARTS = {
 PAPER, SUITE = 'accuracy, decades: the paper', 'suite'
 
 
-def candidates(random: np.random.Generator) -> Iterator[tuple[str, str, list[UpdateRule], int]]:
-    """Yields the beginning of names, a source, rules in a random order, and how many of them are wanted."""
-    for name in SEARCHES:
+def candidates(random: np.random.Generator, counts: dict[str, int]) -> Iterator[tuple[str, str, list[UpdateRule]]]:
+    """Yields the beginning of names, a source, and rules in a random order, more than are wanted."""
+    for name in [name for name in SEARCHES if name in counts]:
         trained = [row for row in read_results(RESULTS / name) if row.origin == 'trained']
         median = np.median([row.reward for row in trained])
         better = list(dict.fromkeys(row.program for row in trained if row.reward > median))
         rules = [UpdateRule(tuple(better[i].split())) for i in random.permutation(len(better))]
-        yield name, f'the better half of docs/results/{name}', rules, FROM_A_SEARCH
-    yield 'random', 'uniform, version 2, two iterations', random_rules(SPACE, CHILD, 4 * RANDOM, SEED), RANDOM
+        yield name, f'the better half of docs/results/{name}', rules
+    if 'random' in counts:
+        yield 'random', 'uniform, version 2, two iterations', random_rules(SPACE, CHILD, 4 * counts['random'], SEED)
     known = spelled(SPACE, [UpdateRule.parse(name) for name in KNOWN_RULES])
-    drawn = [neighbour(SPACE, list(known[random.integers(len(known))]), random)[0] for _ in range(20 * NEIGHBOURS)]
-    yield 'neighbour', 'a known rule with one token changed', [SPACE.rule(choices) for choices in drawn], NEIGHBOURS
-    pairs = (random.choice(len(known), 2, replace=False) for _ in range(20 * CROSSED))
+    many = 20 * counts['neighbour']
+    drawn = [neighbour(SPACE, list(known[random.integers(len(known))]), random)[0] for _ in range(many)]
+    yield 'neighbour', 'a known rule with one token changed', [SPACE.rule(choices) for choices in drawn]
+    pairs = (random.choice(len(known), 2, replace=False) for _ in range(20 * counts['crossed']))
     mixed = [neighbour(SPACE, crossed(SPACE, list(known[i]), list(known[j]), random), random)[0] for i, j in pairs]
-    yield 'crossed', 'two known rules crossed, with one token changed', [SPACE.rule(rule) for rule in mixed], CROSSED
+    yield 'crossed', 'two known rules crossed, with one token changed', [SPACE.rule(rule) for rule in mixed]
 
 
 def draw() -> None:
@@ -95,11 +102,13 @@ def draw() -> None:
 
     for name, known in KNOWN_RULES.items():
         add(name, UpdateRule.parse(known.infix), 'known')
-    for prefix, source, rules, count in candidates(np.random.default_rng(SEED)):
-        number = 0
-        for rule in rules:
-            if number < count and add(f'{prefix} {number + 1}', rule, source):
-                number += 1
+    numbers = dict.fromkeys(DRAWS[0], 0)
+    for i, counts in enumerate(DRAWS):
+        for prefix, source, rules in candidates(np.random.default_rng(SEED + i), counts):
+            wanted = numbers[prefix] + counts[prefix]
+            for rule in rules:
+                if numbers[prefix] < wanted and add(f'{prefix} {numbers[prefix] + 1}', rule, source):
+                    numbers[prefix] += 1
     write_rows(RULES, [dict(zip(('name', 'rule', 'source'), row, strict=True)) for row in rows.values()])
 
 
