@@ -1,12 +1,14 @@
-"""How many rules does a learner train until it has one that is as good as the best of Table 1? On a real reward.
+"""How many rules does a learner train until it has a good one? All learners on one real reward.
 
 python benchmarks/learner_study.py run --run_dir runs/learner_study     # goes on where it was, by seed and learner
 python benchmarks/learner_study.py page                                 # the chapter of docs/controller_study.md
 
-All learners search version 2's space of two iterations by the reward of the suite, and share one store: no rule is
-trained twice. A learner is done when its incumbent, the rule of the highest reward that it has seen, has on five fresh
-seeds a mean that is at least that of `adam_powersign` less a tenth of a spread. One that is not by 3,000 trained rules,
-or by 10,000 sampled ones, counts as if it were at 3,000. The five trainings of each incumbent are not counted.
+All learners search version 2's space of two iterations by the reward that docs/reward_fidelity.md chose, three seeds
+for the rules that seem best, and share one store: nothing is trained twice. What a learner has at any time is its
+incumbent, the rule of the highest reward so far, and that is worth its mean on five fresh seeds. The first bar is what
+`adam_powersign` is worth there, less a tenth of a spread. A learner goes on until it is over it and has trained 600
+children, each a rule on a seed, at most until 3,000 or until 10,000 rules are sampled. The five trainings of each
+incumbent are not counted.
 """
 
 import argparse
@@ -22,31 +24,32 @@ import numpy as np
 from outcomes import opened, read_rows, write_rows
 
 from nos_tf import SearchSpace, UpdateRule, output
+from nos_tf.compare.paired import half_width
 from nos_tf.controller.agent import Metrics
 from nos_tf.controller.learners import PPO, TRPO, Bayesian, Distinct, Evolution, Learner, RandomSearch, Reinforce
 from nos_tf.dsl.vocabulary import Vocabulary
 from nos_tf.evaluation.jobs import Job
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.search.search import Search  # noqa: F401 (which gin knows SearchSpace from)
+from nos_tf.search.seeds import Seeds
 from nos_tf.search.trials import Queue
 from nos_tf.tasks.builtin import suite
-from nos_tf.tasks.child import Child, ChildSetup, Outcome
+from nos_tf.tasks.child import Child, ChildSetup
 
 sys.path.append(str(Path(__file__).resolve().parent / 'tabular'))
 from documents import fill, markdown
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
-PAGE, RUNS, BATCHES = (
-    DOCS / 'controller_study.md',
-    DOCS / 'results' / 'learner_study' / 'runs.csv',
-    DOCS / 'results' / 'learner_study' / 'batches.csv',
-)
+PAGE, BATCHES = DOCS / 'controller_study.md', DOCS / 'results' / 'learner_study' / 'batches.csv'
 CHILD = Child(refine=True)
 TASKS = ('digits_mlp', 'digits_autoencoder')  # docs/reward_fidelity.md
+SEEDS, PROMISING = 3, 10  # as in gin/quickstart.gin
 BATCH = 20  # rules, of every learner
-MOST, MOST_SAMPLED = 3000, 10_000
-FRESH = tuple(range(1001, 1006))  # seeds
+ENOUGH, MOST, MOST_SAMPLED = 600, 3000, 10_000
+BUDGETS = (150, 300, ENOUGH)
+FRESH = tuple(range(2001, 2006))  # seeds
 KNOWN, MARGIN = UpdateRule.parse('adam_powersign'), 0.1  # spreads
+BARS = {'as good as adam_powersign': 0.0, 'a spread better': 1.0}  # spreads above the first
 TODAY, RANDOM = 'TRPO', 'random search'
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
@@ -77,22 +80,24 @@ class World:
         self._queue, self.space = queue, space
         self._bar = self._fresh(CHILD.form_of(KNOWN)[0]) - MARGIN
 
-    def forms_of(self, choices: np.ndarray) -> list[UpdateRule]:
-        """Returns what trains for rules `[B, T]`."""
-        return [CHILD.form_of(self.space.rule(rule))[0] for rule in choices]
+    def seeds(self) -> Seeds:
+        """Returns the rewards of a search that begins."""
+        return Seeds(self._queue, CHILD, SEEDS, PROMISING)
 
-    def outcomes(self, forms: Sequence[UpdateRule]) -> list[Outcome]:
-        """Returns the outcomes of rules; those that cannot train are given the reward of an untrained model."""
-        jobs = [Job(form, CHILD.seed) for form in forms]
-        for job in jobs:
-            self._queue.put(job)
+    def train(self, rules: Sequence[UpdateRule]) -> None:
+        """Trains canonical rules with the first seed; those that cannot train get the reward of an untrained model."""
+        for rule in rules:
+            self._queue.put(Job(rule, CHILD.seed))
         while self._queue.running:
             self._queue.wait()
-        return [self._queue.known(job) for job in jobs]
 
-    def margin(self, form: UpdateRule) -> float:
+    def is_trained(self, rule: UpdateRule) -> bool:
+        """Returns whether a rule was trained, and not rejected."""
+        return bool(self._queue.known(Job(rule, CHILD.seed)).sweep)
+
+    def margin(self, rule: UpdateRule) -> float:
         """Returns by how much the mean of a rule on fresh seeds is above what is asked for."""
-        return self._fresh(form) - self._bar
+        return self._fresh(CHILD.form_of(rule)[0]) - self._bar
 
     def _fresh(self, form: UpdateRule) -> float:
         jobs = [Job(form, seed) for seed in FRESH]
@@ -101,33 +106,41 @@ class World:
 
 
 def play(world: World, learner: Learner, seed: int) -> Iterator[dict[str, Any]]:
-    """Yields a row for each batch, until the learner is done or out of rules."""
-    agent = learner.start(world.space, seed)
-    known: dict[UpdateRule, float] = {}
-    trained = sampled = 0
-    incumbent, margin = None, -np.inf
-    while margin < 0 and trained < MOST and sampled < MOST_SAMPLED:
+    """Yields a row for each batch, until the learner has had enough children."""
+    agent, seeds = learner.start(world.space, seed), world.seeds()
+    seen: set[UpdateRule] = set()
+    first = sampled = 0
+    incumbent, margin, best_margin, is_last = None, -np.inf, -np.inf, False
+    while not is_last:
         choices, log_probs = agent.propose(learner.batch_size, sampled // learner.batch_size)
-        forms = world.forms_of(choices)
-        outcomes = world.outcomes(forms)
-        rewards = np.array([outcome.reward for outcome in outcomes], np.float32)
+        rules = [world.space.rule(rule).canonical() for rule in choices]
+        world.train(rules)
+        seeds.add(rules)
+        seeds.train(lambda _: None)
+        if revise := getattr(agent, 'revise', None):
+            revise(lambda rule: seeds.reward(rule.canonical()))
+        rewards = np.array([seeds.reward(rule) for rule in rules], np.float32)
         metrics: Metrics = agent.update(choices, rewards, log_probs)
-        new = {form: outcome for form, outcome in zip(forms, outcomes, strict=True) if form not in known}
-        known.update({form: outcome.reward for form, outcome in new.items()})
-        trained += sum(bool(outcome.sweep) for outcome in new.values())
-        sampled += len(forms)
-        best = max(known, key=known.__getitem__)
+        new = {CHILD.form_of(rule)[0]: rule for rule in rules if CHILD.form_of(rule)[0] not in seen}
+        seen |= set(new)
+        first += sum(map(world.is_trained, new.values()))
+        sampled += len(rules)
+        trained = first + seeds.more
+        ((best, reward),) = seeds.best(1).items()
         if best != incumbent:
             incumbent, margin = best, world.margin(best)
+            best_margin = max(best_margin, margin)
+        is_last = (best_margin >= 0 and trained >= ENOUGH) or trained >= MOST or sampled >= MOST_SAMPLED
         yield {
             'sampled': sampled,
             'trained': trained,
             'new': len(new),
             'mean': f'{rewards.mean():.4g}',
             'entropy': f'{metrics.get("entropy", np.nan):.4g}',
-            'best': f'{known[best]:.4g}',
+            'best': f'{reward:.4g}',
             'margin': f'{margin:.4g}',
             'incumbent': best.infix,
+            'is_last': is_last,
         }
 
 
@@ -137,18 +150,15 @@ def run(run_dir: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
     gin.parse_config_file('gin/space_2_v2.gin')
     space = gin.get_configurable('SearchSpace')()
     setup = ChildSetup(CHILD, suite(tasks=TASKS), Vocabulary.of(space, [KNOWN]))
-    done = {(row['learner'], row['seed']) for row in read_rows(RUNS)}
-    complete = [row for row in read_rows(BATCHES) if (row['learner'], row['seed']) in done]  # another was killed
+    complete = read()
     with opened(run_dir, setup, MOST, reject_untrainable=True) as queue:
         world = World(queue, space)
         for seed, name in itertools.product(seeds, names):
-            if (name, str(seed)) in done:
+            if (name, str(seed)) in complete:
                 continue
-            batches = _told(play(world, LEARNERS[name](), seed))
-            rows = [{'learner': name, 'seed': seed, **batch} for batch in batches]
-            complete += rows
-            write_rows(BATCHES, complete)
-            write_rows(RUNS, [*read_rows(RUNS), {**rows[-1], 'is_done': float(rows[-1]['margin']) >= 0}])
+            rows = [{'learner': name, 'seed': seed, **batch} for batch in _told(play(world, LEARNERS[name](), seed))]
+            complete[name, str(seed)] = rows
+            write_rows(BATCHES, [row for of in complete.values() for row in of])
 
 
 def _told(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -157,38 +167,58 @@ def _told(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def read() -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Returns the rows of all searches that came to their end, by learner and seed."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in read_rows(BATCHES):
+        found.setdefault((row['learner'], row['seed']), []).append(row)
+    return {key: rows for key, rows in found.items() if rows[-1]['is_last'] == 'True'}
+
+
 def page() -> None:
-    """Fills the table of the chapter."""
-    rows = read_rows(RUNS)
-    needed = {
-        name: np.array([trained_until_done(row) for row in rows if row['learner'] == name])
-        for name in LEARNERS
-        if any(row['learner'] == name for row in rows)
-    }
-    body = [
-        [
-            name,
-            f'{(counts < MOST).sum()} of {len(counts)}',
-            ', '.join(f'{count:.0f}' if count < MOST else f'> {MOST}' for count in np.sort(counts)),
-            *(ratio(counts, needed[other]) if other in needed else '' for other in (TODAY, RANDOM)),
+    """Fills the tables of the chapter."""
+    searches = read()
+    names = [name for name in LEARNERS if any(of == name for of, _ in searches)]
+    runs = {name: [rows for (of, _), rows in searches.items() if of == name] for name in names}
+    tables = {}
+    for bar, margin in BARS.items():
+        most = MOST if margin == min(BARS.values()) else ENOUGH
+        needed = {name: np.array([trained_until(rows, margin, most) for rows in of]) for name, of in runs.items()}
+        body = [
+            [
+                name,
+                f'{(counts < most).sum()} of {len(counts)}',
+                f'{np.median(counts):.0f}' if np.median(counts) < most else f'> {most}',
+                ', '.join(f'{count:.0f}' if count < most else f'> {most}' for count in np.sort(counts)),
+                *(ratio(counts, needed[other], most) if other in needed else '' for other in (TODAY, RANDOM)),
+            ]
+            for name, counts in needed.items()
         ]
-        for name, counts in needed.items()
-    ]
-    head = ['learner', 'done', 'trained rules, by seed', f'ratio to {TODAY}', f'ratio to {RANDOM}']
-    fill(PAGE, {'learners': markdown(head, body)})
+        head = ['learner', 'there', 'median', 'trained children, by seed', f'ratio to {TODAY}', f'ratio to {RANDOM}']
+        tables[f'learners: {bar}'] = markdown(head, body)
+    worth = [[name, *(told(runs[name], budget) for budget in BUDGETS)] for name in names]
+    tables['learners: budgets'] = markdown(['learner', *(f'after {n}' for n in BUDGETS)], worth)
+    fill(PAGE, tables)
 
 
-def trained_until_done(row: Mapping[str, str]) -> float:
-    """Returns the rules that a run has trained; as many as may be, if it was not done by then."""
-    return min(float(row['trained']), MOST) if row['is_done'] == 'True' else MOST
+def trained_until(rows: Sequence[Mapping[str, str]], margin: float, most: float) -> float:
+    """Returns the children that a search has trained when its incumbent was over a bar; most, if it was not."""
+    return min([float(row['trained']) for row in rows if float(row['margin']) >= margin] + [most])
 
 
-def ratio(ours: np.ndarray, theirs: np.ndarray) -> str:
+def told(searches: Sequence[Sequence[Mapping[str, str]]], budget: int) -> str:
+    """Returns what incumbents are worth above the first bar after so many children: mean and interval, as text."""
+    margins = [next((row for row in rows if int(row['trained']) >= budget), rows[-1])['margin'] for rows in searches]
+    worth = np.array([float(margin) for margin in margins])
+    return f'{worth.mean():+.2f} ± {half_width(worth):.2f}'
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray, most: float) -> str:
     """Returns the ratio of median counts with a bootstrap interval, as text; a bound where a median is censored."""
     random = np.random.default_rng(0)
     drawn = [np.median(random.choice(x, (10_000, len(x))), axis=1) for x in (ours, theirs)]
     low, high = np.percentile(drawn[0] / drawn[1], [2.5, 97.5])
-    censored = [np.median(x) >= MOST for x in (ours, theirs)]
+    censored = [np.median(x) >= most for x in (ours, theirs)]
     if all(censored):
         return ''
     sign = '> ' if censored[0] else '< ' if censored[1] else ''

@@ -11,7 +11,7 @@ an evolving population has them. No two are provably equal but for a factor.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,8 @@ LOGS: dict[str, dict[str, Any]] = {
 """Other ways to compare losses; these measure minus the logarithm of the loss, of which `page` makes gains."""
 
 TWO = ('digits_mlp', 'digits_autoencoder')
-PARTS = {
-    'suite without digits_mlp large': (*TWO, 'text_gru noisy'),
-    'digits_mlp and digits_autoencoder': TWO,
-}
+CHOSEN, CHOSEN_ON = ' and '.join(TWO), 93
+PARTS = {'suite without digits_mlp large': (*TWO, 'text_gru noisy'), CHOSEN: TWO}
 """Parts of the suite that looked better than the whole on the first 93 rules; the rest of the rules test them."""
 
 PAPER, SUITE = 'accuracy, decades: the paper', 'suite'
@@ -115,14 +113,17 @@ def draw() -> None:
 def stages() -> Iterator[tuple[str, Child, Task, int]]:
     """Yields all that is trained: a name, the procedure, the task and the number of seeds."""
     gin.parse_config_file('gin/digits.gin')
-    quickstart = Search()
-    yield ACCURACY, quickstart.child, quickstart.task, REWARD_SEEDS
-    yield REFINED, replace(quickstart.child, refine=True), quickstart.task, REWARD_SEEDS
-    for name, task in zip(suite_tasks(), suite().tasks, strict=True):
-        yield name, CHILD, task, REWARD_SEEDS
-    yield DECAYED, CHILD, replace(digits_autoencoder(), schedule='linear'), REWARD_SEEDS
+    paper = Search()
+    gains = dict(zip(suite_tasks(), suite().tasks, strict=True))
+    yield ACCURACY, paper.child, paper.task, REWARD_SEEDS
+    for name in TWO:
+        yield name, CHILD, gains[name], REWARD_SEEDS
     for name, task in zip(validation_tasks(), validation().tasks, strict=True):
         yield name, CHILD, task, HELD_OUT_SEEDS
+    for name in [name for name in gains if name not in TWO]:
+        yield name, CHILD, gains[name], REWARD_SEEDS
+    yield REFINED, replace(paper.child, refine=True), paper.task, REWARD_SEEDS
+    yield DECAYED, CHILD, replace(digits_autoencoder(), schedule='linear'), REWARD_SEEDS
     for what, settings in LOGS.items():
         for name in TWO:
             yield f'{name}, {what}', CHILD, Gain(suite_tasks()[name], **settings).of_logs, REWARD_SEEDS
@@ -155,14 +156,22 @@ def train(run_dir: Path) -> None:
         write_rows(OUTCOMES, list(rows.values()))
 
 
-def read() -> tuple[list[dict[str, str]], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the rules that are trained on all tasks but those of `LOGS`; rewards by task, [seeds, rules]; seconds."""
+Compared = dict[str, tuple[np.ndarray, float]]  # name -> rewards [seeds, rules], seconds a rule
+Read = tuple[list[dict[str, str]], dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def read(needed: Sequence[str], begin: int = 0) -> Read:
+    """Returns the rules that are trained on tasks; rewards by task, [seeds, rules]; seconds.
+
+    Args:
+        needed: the tasks; of others, those on which all these rules are trained.
+        begin: how many rules of rules.csv to leave out.
+    """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in read_rows(OUTCOMES):
         of = found.setdefault(row['task'], {}).setdefault(row['rule'], [])
         of.append((float(row['reward']), float(row['seconds'])))
-    needed = [ACCURACY, REFINED, *suite_tasks(), DECAYED, *validation_tasks()]
-    rules = [rule for rule in read_rows(RULES) if all(rule['name'] in found[task] for task in needed)]
+    rules = [rule for rule in read_rows(RULES)[begin:] if all(rule['name'] in found[task] for task in needed)]
     complete = {task: of for task, of in found.items() if all(rule['name'] in of for rule in rules)}
     both = {task: np.array([of[rule['name']] for rule in rules]).T for task, of in complete.items()}
     for told in both.values():
@@ -171,41 +180,63 @@ def read() -> tuple[list[dict[str, str]], dict[str, np.ndarray], dict[str, np.nd
 
 
 def page() -> None:
-    """Fills the table of docs/reward_fidelity.md, and draws its figure."""
-    rules, rewards, seconds = read()
+    """Fills the tables of docs/reward_fidelity.md, and draws its figure."""
+    rules, rewards, seconds = read([ACCURACY, REFINED, *suite_tasks(), DECAYED, *validation_tasks()])
     held = np.mean([rewards[name] for name in validation_tasks()], 0)  # [seeds, rules]
     names = [rule['name'] for rule in rules]
-    better = held.mean(0) > held.mean(0)[names.index('momentum')]
-    compared = {
+    bar = held.mean(0)[names.index('momentum')]
+    compared: Compared = {
         PAPER: (rewards[ACCURACY], seconds[ACCURACY].mean()),
         'accuracy, quarter decades': (rewards[REFINED], seconds[REFINED].mean()),
         **{f'loss or gain: {name}': (rewards[name], seconds[name].mean()) for name in (*suite_tasks(), DECAYED)},
     }
     for which, tasks in {SUITE: tuple(suite_tasks()), **PARTS}.items():
-        gains, taken = (np.stack([table[name] for name in tasks]) for table in (rewards, seconds))
-        reward, cost = reward_tables.suite_reward(gains), reward_tables.spent(gains, taken)
-        compared[which] = reward, cost
-        compared[f'{which}, mean of {REWARD_SEEDS} seeds'] = reward.mean(0)[None], REWARD_SEEDS * cost
+        compared |= _and_over_seeds(
+            which, *_suite([rewards[name] for name in tasks], [seconds[name] for name in tasks])
+        )
     panel = [names.index(name) for name in PANEL]
     for what in LOGS:
-        if all(f'{name}, {what}' in rewards for name in TWO):
-            logs = [rewards[f'{name}, {what}'] for name in TWO]
-            of_logs = np.stack([reward_tables.gains_of(x, x[:, [names.index('adam')]], panel) for x in logs])
-            taken = np.stack([seconds[f'{name}, {what}'] for name in TWO])
-            reward, cost = reward_tables.suite_reward(of_logs), reward_tables.spent(of_logs, taken)
-            compared[f'{" and ".join(TWO)}, {what}'] = reward, cost
-            compared[f'{" and ".join(TWO)}, {what}, mean of {REWARD_SEEDS} seeds'] = (
-                reward.mean(0)[None],
-                REWARD_SEEDS * cost,
-            )
-    judged = {name: reward_tables.judge(reward, held, better, cost) for name, (reward, cost) in compared.items()}
-    judged['one half of the held-out seeds, by the other'] = reward_tables.halves(held, better)
-    head = ['reward', 'first five', "more than the paper's", 'Spearman among the good', 'seconds a rule']
-    counts = f'{len(rules)} rules, of which {better.sum()} are better than Momentum on the held-out tasks.'
-    fill(PAGE, {'rewards': markdown(head, reward_tables.table(judged, PAPER)) + f'\n\n{counts}'})
+        parts = [f'{name}, {what}' for name in TWO]
+        if all(part in rewards for part in parts):
+            adam = names.index('adam')
+            gains = [reward_tables.gains_of(rewards[part], rewards[part][:, [adam]], panel) for part in parts]
+            compared |= _and_over_seeds(f'{CHOSEN}, {what}', *_suite(gains, [seconds[part] for part in parts]))
     panels = {f'{name}, one seed': compared[name][0][0] for name in (PAPER, SUITE, *PARTS)}
     sources = [rule['name'].rpartition(' ')[0] or 'known' for rule in rules]
     reward_tables.draw(panels, held.mean(0), sources, PAGE.with_suffix('.png'))
+
+    _, rewards, seconds = read([ACCURACY, *TWO, *validation_tasks()], CHOSEN_ON)
+    tested = _and_over_seeds(PAPER, rewards[ACCURACY], seconds[ACCURACY].mean())
+    tested |= _and_over_seeds(CHOSEN, *_suite([rewards[name] for name in TWO], [seconds[name] for name in TWO]))
+    held_later = np.mean([rewards[name] for name in validation_tasks()], 0)
+    fill(PAGE, {'rewards': _table(compared, held, bar), 'test of the choice': _table(tested, held_later, bar)})
+
+
+def _suite(gains: Sequence[np.ndarray], seconds: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
+    """Returns the reward of several tasks as one, [seeds, rules], and its seconds a rule."""
+    return reward_tables.suite_reward(np.stack(gains)), reward_tables.spent(np.stack(gains), np.stack(seconds))
+
+
+def _and_over_seeds(name: str, reward: np.ndarray, cost: float) -> Compared:
+    """Returns a reward of one seed, and the mean over its seeds as another."""
+    over_seeds = f'{name}, mean of {REWARD_SEEDS} seeds'
+    return {name: (reward, cost), over_seeds: (reward.mean(0)[None], REWARD_SEEDS * cost)}
+
+
+def _table(compared: Compared, held: np.ndarray, bar: float) -> str:
+    """Returns how well rewards rank rules, as a table.
+
+    Args:
+        compared: the rewards, that of the paper among them.
+        held: held-out gains, [seeds, rules].
+        bar: that of Momentum.
+    """
+    better = held.mean(0) > bar
+    judged = {name: reward_tables.judge(reward, held, better, cost) for name, (reward, cost) in compared.items()}
+    judged['one half of the held-out seeds, by the other'] = reward_tables.halves(held, better)
+    head = ['reward', 'first five', "more than the paper's", 'Spearman among the good', 'seconds a rule']
+    counts = f'{held.shape[1]} rules, of which {better.sum()} are better than Momentum on the held-out tasks.'
+    return f'{markdown(head, reward_tables.table(judged, PAPER))}\n\n{counts}'
 
 
 def main() -> None:
