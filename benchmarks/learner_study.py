@@ -42,7 +42,7 @@ from documents import fill, markdown
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 PAGE, BATCHES = DOCS / 'controller_study.md', DOCS / 'results' / 'learner_study' / 'batches.csv'
 CHILD = Child(refine=True)
-TASKS = ('digits_mlp', 'digits_autoencoder')  # docs/reward_fidelity.md
+TASKS = ('digits_autoencoder',)  # docs/reward_fidelity.md
 SEEDS, PROMISING = 3, 10  # as in gin/quickstart.gin
 BATCH = 20  # rules, of every learner
 ENOUGH, MOST, MOST_SAMPLED = 600, 3000, 10_000

@@ -61,6 +61,7 @@ LOGS: dict[str, dict[str, Any]] = {
 
 TWO = ('digits_mlp', 'digits_autoencoder')
 CHOSEN, CHOSEN_ON = ' and '.join(TWO), 93
+ONE = 'digits_autoencoder'
 PARTS = {'suite without digits_mlp large': (*TWO, 'text_gru noisy'), CHOSEN: TWO}
 """Parts of the suite that looked better than the whole on the first 93 rules; the rest of the rules test them."""
 
@@ -194,6 +195,7 @@ def page() -> None:
         compared |= _and_over_seeds(
             which, *_suite([rewards[name] for name in tasks], [seconds[name] for name in tasks])
         )
+    noisy = {name: rewards[name] for name in (ACCURACY, *suite_tasks(), *validation_tasks())}
     panel = [names.index(name) for name in PANEL]
     for what in LOGS:
         parts = [f'{name}, {what}' for name in TWO]
@@ -208,8 +210,16 @@ def page() -> None:
     _, rewards, seconds = read([ACCURACY, *TWO, *validation_tasks()], CHOSEN_ON)
     tested = _and_over_seeds(PAPER, rewards[ACCURACY], seconds[ACCURACY].mean())
     tested |= _and_over_seeds(CHOSEN, *_suite([rewards[name] for name in TWO], [seconds[name] for name in TWO]))
+    tested |= _and_over_seeds(ONE, rewards[ONE], seconds[ONE].mean())
     held_later = np.mean([rewards[name] for name in validation_tasks()], 0)
-    fill(PAGE, {'rewards': _table(compared, held, bar), 'test of the choice': _table(tested, held_later, bar)})
+    fill(
+        PAGE,
+        {
+            'rewards': _table(compared, held, bar),
+            'test of the choice': _table(tested, held_later, bar),
+            'noise': _noise(noisy, held.mean(0) > bar),
+        },
+    )
 
 
 def _suite(gains: Sequence[np.ndarray], seconds: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
@@ -221,6 +231,22 @@ def _and_over_seeds(name: str, reward: np.ndarray, cost: float) -> Compared:
     """Returns a reward of one seed, and the mean over its seeds as another."""
     over_seeds = f'{name}, mean of {REWARD_SEEDS} seeds'
     return {name: (reward, cost), over_seeds: (reward.mean(0)[None], REWARD_SEEDS * cost)}
+
+
+def _noise(rewards: dict[str, np.ndarray], better: np.ndarray) -> str:
+    """Returns how much seeds and rules differ on each task, among the rules better than Momentum, as a table.
+
+    Args:
+        rewards: by task, [seeds, rules].
+        better: bool [rules].
+    """
+    rows = []
+    for name, of in rewards.items():
+        own = of[:, better] - of[:, better].mean(1, keepdims=True)  # what a seed does to all rules is no noise
+        seeds, rules = own.std(0, ddof=1), own.mean(0).std(ddof=1)
+        seed = float(np.sqrt(np.mean(seeds**2)))
+        rows.append([name, f'{seed:.3g}', f'{rules:.3g}', f'{rules / seed:.1f}'])
+    return markdown(['task', 'between seeds', 'between rules', 'ratio'], rows)
 
 
 def _table(compared: Compared, held: np.ndarray, bar: float) -> str:

@@ -51,6 +51,8 @@ class TRPO:
       replay: the last so many rules are learned from again with each batch, by importance weights; not in the paper.
       steps: trust-region steps of one update; the paper takes one.
       elites: the best so many rules are learned from again with each batch, by importance weights; not in the paper.
+      mutants: the share of each batch that are elites with one token changed, as in evolution, from which the policy
+        learns as if it had drawn them (after Mundhenk et al. 2021); not in the paper.
       entropy_half_life: updates after which the entropy coefficient is one half; None, as in the paper, if it stays.
       entropy_target: nats; while the policy's entropy is below, the coefficient grows. None, as in the paper: it is
         fixed.
@@ -70,6 +72,7 @@ class TRPO:
     replay: int = 0
     steps: int = 1
     elites: int = 0
+    mutants: float = 0.0
     entropy_half_life: float | None = None
     entropy_target: float | None = None
     quantile: float | None = None
@@ -96,6 +99,7 @@ class TRPO:
             replay=self.replay,
             steps=self.steps,
             elites=self.elites,
+            mutants=self.mutants,
             entropy_half_life=self.entropy_half_life,
             entropy_target=self.entropy_target,
             quantile=self.quantile,

@@ -14,11 +14,12 @@ import tensorflow as tf
 
 from nos_tf.controller import trpo
 from nos_tf.controller.agent import Batch, Metrics, Samples, State, check_state, checked_batch
+from nos_tf.controller.evolution import neighbour
 from nos_tf.controller.policy import CHOICES, Policy, entropy, log_prob
 from nos_tf.controller.solvers import Solver
 from nos_tf.dsl.rule import UpdateRule
 
-KL = 1  # in the seed of a sample that is for the KL, so that it is no batch's
+KL, MUTANTS = 1, 2  # in the seed of a sample that is for the KL, so that it is no batch's; and of mutations
 PACE = 0.3  # by how much an update changes the logarithm of the entropy coefficient, where there is no entropy at all
 MOST = 1e4  # times the entropy coefficient
 
@@ -126,6 +127,8 @@ class PolicyAgent:
       entropy_half_life: updates after which the entropy coefficient is one half; None if it stays.
       entropy_target: nats, below which the entropy coefficient grows, up to `MOST` times itself; None for one that
         does not look.
+      mutants: the share of proposals that are elites with one token changed; the policy learns from them as if it had
+        drawn them.
       quantile: of a batch's rewards, which they are compared with, and only those above count; None for the moving
         average.
     """
@@ -147,10 +150,12 @@ class PolicyAgent:
         entropy_half_life: float | None = None,
         entropy_target: float | None = None,
         quantile: float | None = None,
+        mutants: float = 0.0,
     ) -> None:
         self.policy, self.seed, self.kl_samples = policy, seed, kl_samples
         self.steps, self.entropy_half_life, self.entropy_target = steps, entropy_half_life, entropy_target
         self.entropy_factor = 1.0  # of the coefficient, so that the entropy keeps to its target
+        self.mutants = mutants
         self.solver, self.max_kl, self.entropy_coefficient, self.clip = solver, max_kl, entropy_coefficient, clip
         self.baseline = Baseline(baseline_decay, quantile)
         self.updates = 0
@@ -166,8 +171,17 @@ class PolicyAgent:
         self._traced_step = tf.function(self._step, autograph=False, input_signature=signature)
 
     def propose(self, count: int, iteration: int) -> Samples:
-        """Returns count samples of the policy as it is: a pure function of (weights, seed, iteration)."""
-        return self._sample(count, self.seed, iteration)
+        """Returns count samples of the policy as it is, and mutants: a function of (state, seed, iteration) alone."""
+        parents = self.elites.rules.choices
+        mutants = round(self.mutants * count) if len(parents) else 0
+        own = self._sample(count - mutants, self.seed, iteration)
+        if not mutants:
+            return own
+        rng = np.random.default_rng([self.seed, iteration, MUTANTS])
+        chosen = parents[rng.integers(len(parents), size=mutants)]
+        children = np.array([neighbour(self.policy.space, rule.tolist(), rng)[0] for rule in chosen], np.int32)
+        choices = np.concatenate([own.choices, children])
+        return Samples(choices, np.concatenate([own.log_probs, self.policy.log_prob(tf.constant(children)).numpy()]))
 
     def _sample(self, count: int, *entropy: int) -> Samples:
         seed = np.random.SeedSequence(entropy).generate_state(2).view(np.int32)

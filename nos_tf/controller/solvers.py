@@ -212,6 +212,7 @@ LEGAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     'elites': (lambda x: type(x) is int and x >= 0, 'must be a whole number >= 0'),
     'entropy_half_life': (lambda x: x is None or 0 < x < math.inf, 'must be > 0, or None'),
     'entropy_target': (lambda x: x is None or 0 < x < math.inf, 'must be > 0, or None'),
+    'mutants': (lambda x: 0 <= x < 1, 'must be >= 0 and < 1'),
     'quantile': (lambda x: x is None or 0 < x < 1, 'must be > 0 and < 1, or None'),
     'entropy_coefficient': (lambda x: 0 <= x < math.inf, 'must be >= 0'),
     'baseline_decay': (lambda x: 0 <= x < 1, 'must be >= 0 and < 1'),

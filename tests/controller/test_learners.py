@@ -222,7 +222,7 @@ def test_gin_makes_learners_whose_fields_are_their_hyper_parameters(made_by_gin)
     assert type(learner) is TRPO
     assert learner == TRPO(batch_size=7, solver=AdamSurrogate(max_steps=30))
     assert repr(learner) == (
-        'TRPO(batch_size=7, max_kl=0.05, kl_samples=0, replay=0, steps=1, elites=0, '
+        'TRPO(batch_size=7, max_kl=0.05, kl_samples=0, replay=0, steps=1, elites=0, mutants=0.0, '
         'entropy_half_life=None, entropy_target=None, quantile=None, '
         'entropy_coefficient=0.0015, baseline_decay=0.9, units=150, weight_range=0.08, '
         'solver=AdamSurrogate(learning_rate=1e-05, max_steps=30))'

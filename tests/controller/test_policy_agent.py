@@ -217,6 +217,32 @@ def test_elites_are_learned_from_again():
     assert gains[1] > 1.3 * gains[0] > 0
 
 
+def test_mutants_are_elites_with_one_token_changed():
+    learner = agent(elites=2, mutants=0.4)
+    assert len(learner.propose(5, 0).choices) == 5  # of the policy alone: there are no elites yet
+    choices, rewards, log_probs = batch_of(learner, 0)
+    learner.update(choices, rewards, log_probs)
+    samples = learner.propose(5, 1)
+    again = learner.propose(5, 1)
+    assert bits(samples._asdict()) == bits(again._asdict())
+    parents = learner.elites.rules.choices
+    for mutant in samples.choices[3:]:
+        changed = (parents != mutant).sum(1).min()
+        assert 1 <= changed <= 2  # one, and what it made illegal after it
+    np.testing.assert_allclose(samples.log_probs, learner.policy.log_prob(samples.choices), rtol=1e-5)
+
+
+def test_with_a_quantile_what_is_below_it_teaches_nothing():
+    choices = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0]], np.int32)
+    after = []
+    for worst in (-1.0, -100.0):
+        learner = agent(quantile=0.5)
+        metrics = learner.update(choices, np.array([1.0, 0.0, worst]), learner.policy.log_prob(choices).numpy())
+        assert metrics['baseline'] == 0.0
+        after.append(learner.state()['weights'])
+    np.testing.assert_array_equal(*after)
+
+
 def test_rules_in_memory_get_the_rewards_that_are_known_now():
     learner = agent(replay=3, elites=2)
     choices, _, log_probs = batch_of(learner, 0)
