@@ -34,7 +34,7 @@ from nos_tf.search.search import Search  # noqa: F401 (which gin knows SearchSpa
 from nos_tf.search.seeds import Seeds
 from nos_tf.search.trials import Queue
 from nos_tf.tasks.builtin import suite
-from nos_tf.tasks.child import Child, ChildSetup
+from nos_tf.tasks.child import TRAINED, Child, ChildSetup
 
 sys.path.append(str(Path(__file__).resolve().parent / 'tabular'))
 from documents import fill, markdown
@@ -82,7 +82,7 @@ class World:
 
     def seeds(self) -> Seeds:
         """Returns the rewards of a search that begins."""
-        return Seeds(self._queue, CHILD, SEEDS, PROMISING)
+        return Seeds(self._queue, CHILD.seed, SEEDS, PROMISING)
 
     def train(self, rules: Sequence[UpdateRule]) -> None:
         """Trains canonical rules with the first seed; those that cannot train get the reward of an untrained model."""
@@ -92,8 +92,9 @@ class World:
             self._queue.wait()
 
     def is_trained(self, rule: UpdateRule) -> bool:
-        """Returns whether a rule was trained, and not rejected."""
-        return bool(self._queue.known(Job(rule, CHILD.seed)).sweep)
+        """Returns whether a rule was trained, and has neither been rejected nor taken over from one that is equal."""
+        outcome, form = self._queue.known(Job(rule, CHILD.seed)), CHILD.form_of(rule)[0]
+        return bool(outcome.sweep) and self._queue.known(Job(form, CHILD.seed)).origin == TRAINED
 
     def margin(self, rule: UpdateRule) -> float:
         """Returns by how much the mean of a rule on fresh seeds is above what is asked for."""
@@ -121,7 +122,7 @@ def play(world: World, learner: Learner, seed: int) -> Iterator[dict[str, Any]]:
             revise(lambda rule: seeds.reward(rule.canonical()))
         rewards = np.array([seeds.reward(rule) for rule in rules], np.float32)
         metrics: Metrics = agent.update(choices, rewards, log_probs)
-        new = {CHILD.form_of(rule)[0]: rule for rule in rules if CHILD.form_of(rule)[0] not in seen}
+        new = {form: rule for rule in rules if (form := CHILD.form_of(rule)[0]) not in seen}
         seen |= set(new)
         first += sum(map(world.is_trained, new.values()))
         sampled += len(rules)
@@ -151,7 +152,7 @@ def run(run_dir: Path, names: Sequence[str], seeds: Sequence[int]) -> None:
     space = gin.get_configurable('SearchSpace')()
     setup = ChildSetup(CHILD, suite(tasks=TASKS), Vocabulary.of(space, [KNOWN]))
     complete = read()
-    with opened(run_dir, setup, MOST, reject_untrainable=True) as queue:
+    with opened(run_dir, setup, MOST, reject_untrainable=True, merge_equal_functions=True) as queue:
         world = World(queue, space)
         for seed, name in itertools.product(seeds, names):
             if (name, str(seed)) in complete:

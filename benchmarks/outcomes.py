@@ -24,14 +24,14 @@ from nos_tf.tasks.task import Task
 
 
 @contextmanager
-def opened(run_dir: Path, setup: ChildSetup, count: int, *, reject_untrainable: bool = False) -> Iterator[Queue]:
+def opened(run_dir: Path, setup: ChildSetup, count: int, **settings: bool) -> Iterator[Queue]:
     """Gives a queue whose outcomes are filed in a run directory; whether XLA compiles a task is decided there once.
 
     Args:
         run_dir: made if it does not exist.
         setup: procedure, task and words.
         count: of the trainings to come, about.
-        reject_untrainable: as of `Queue`.
+        **settings: of the `Queue`.
     """
     pool, adam = ProcessPool(), UpdateRule.parse('adam')
     ways = Ways(setup.child, pool, lambda part: xla_pays(replace(setup, task=part), adam, count))
@@ -40,7 +40,7 @@ def opened(run_dir: Path, setup: ChildSetup, count: int, *, reject_untrainable: 
     with closing(Store(run_dir, {'study': run_dir.name, **identity}, identity, str(setup.task))) as store:
         pool.start(setup)
         with closing(pool):
-            yield Queue(store, pool, setup, reject_untrainable=reject_untrainable)
+            yield Queue(store, pool, setup, **settings)
 
 
 def outcomes(

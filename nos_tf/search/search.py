@@ -364,7 +364,7 @@ class _Session:
             reject_untrainable=search.reject_untrainable,
             merge_equal_functions=search.merge_equal_functions,
         )
-        self.seeds = Seeds(self.queue, search.child, search.seeds, search.promising) if search.seeds > 1 else None
+        self.seeds = Seeds(self.queue, search.child.seed, search.seeds, search.promising) if search.seeds > 1 else None
 
     @property
     def seconds(self) -> float:

@@ -15,7 +15,6 @@ from nos_tf.controller.agent import State
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.evaluation.jobs import Job
 from nos_tf.search.trials import Queue
-from nos_tf.tasks.child import Child
 
 PREFIX = 'seeds_'  # begins the names of the arrays in a checkpoint
 FIRST = 1000  # the first seed more is so much above that of the search; rescoring takes those between
@@ -44,25 +43,25 @@ class Seeds:
     """The rewards of all rules so far, on one seed or on several.
 
     Args:
-        queue: where rules become rewards.
-        child: says which rules are one, and has the first seed.
+        queue: where rules become rewards; says which are one.
+        seed: the first.
         most: seeds of a rule.
         promising: how many of the best rules may have more than one.
     """
 
-    def __init__(self, queue: Queue, child: Child, most: int, promising: int) -> None:
-        self._queue, self._child, self._most, self._promising = queue, child, most, promising
-        self._rewards: dict[UpdateRule, list[float]] = {}  # by direction where that is what trains
+    def __init__(self, queue: Queue, seed: int, most: int, promising: int) -> None:
+        self._queue, self._first_seed, self._most, self._promising = queue, seed, most, promising
+        self._rewards: dict[UpdateRule, list[float]] = {}  # by what stands for them
         self._first: dict[UpdateRule, UpdateRule] = {}  # the program that was sampled first, of each
         self._noise = Noise.of([])
 
     def add(self, programs: Iterable[UpdateRule]) -> None:
         """Takes in programs whose outcomes with the first seed are on file."""
         for program in programs:
-            form = self._form(program)
+            form = self._queue.shared(program)
             self._first.setdefault(form, program)
             if form not in self._rewards:
-                self._rewards[form] = [self._queue.known(Job(program, self._child.seed)).reward]
+                self._rewards[form] = [self._queue.known(Job(program, self._first_seed)).reward]
 
     def train(self, report: Callable[[int], None]) -> None:
         """Trains each of the best rules on one more seed, if it has not had them all.
@@ -70,7 +69,7 @@ class Seeds:
         Args:
             report: as of `Queue.train`.
         """
-        forms = map(self._form, self.best(self._promising))
+        forms = map(self._queue.shared, self.best(self._promising))
         due = {form: len(self._rewards[form]) for form in forms}
         jobs = {form: Job(form, self._seed(count)) for form, count in due.items() if count < self._most}
         outcomes = self._queue.train(list(jobs.values()), report)
@@ -85,13 +84,10 @@ class Seeds:
 
     def reward(self, program: UpdateRule) -> float:
         """Returns what the learner is told of a program."""
-        return self._shrunk(self._rewards[self._form(program)])
-
-    def _form(self, program: UpdateRule) -> UpdateRule:
-        return self._child.form_of(program)[0]
+        return self._shrunk(self._rewards[self._queue.shared(program)])
 
     def _seed(self, number: int) -> int:
-        return self._child.seed + (FIRST + number if number else 0)
+        return self._first_seed + (FIRST + number if number else 0)
 
     def _shrunk(self, values: list[float]) -> float:
         """Returns the mean of rewards; the part above that of the promising counts by how much of it is no noise."""

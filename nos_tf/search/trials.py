@@ -212,6 +212,7 @@ class Queue:
         self._reject, self._merge = reject_untrainable, merge_equal_functions
         self._running: dict[Job, str | None] = {}  # and the function of each, where functions are merged
         self._busy, self._start = 0.0, time.monotonic()
+        self._first: dict[str, UpdateRule] = {}  # that `shared` was asked for, of each function
         self._followers: dict[Job, list[Job]] = {}  # what waits for the outcome of a running job of its function
 
     @property
@@ -308,6 +309,12 @@ class Queue:
                 f'the outcome of {job.program} at seed {job.seed} is no longer on file: does another write to it?'
             )
         return outcome
+
+    def shared(self, program: UpdateRule) -> UpdateRule:
+        """Returns the program that stands for all that train alike, or for all of its function if those are merged."""
+        form, _ = self._setup.child.form_of(program)
+        function = self._function(form) if self._merge else None
+        return form if function is None else self._first.setdefault(function, form)
 
     def _is_rejected(self, job: Job) -> bool:
         """Files the reward of chance for a rule that cannot train."""

@@ -262,6 +262,14 @@ def test_equal_functions_share_one_training_where_that_is_wished(tmp_path):
     store.close()
 
 
+def test_one_program_stands_for_all_of_a_function_where_functions_are_merged(tmp_path):
+    rules = [UpdateRule.parse(text).canonical() for text in ('g', 'exp(log(exp(g)))', 'exp(g)', 'drop(g, 0.1) * m')]
+    for merge, stand in ((True, [0, 1, 1, 3]), (False, [0, 1, 2, 3])):
+        store, queue = opened(tmp_path / str(merge), Scripted(), merge_equal_functions=merge)
+        assert [queue.shared(rule) for rule in rules] == [rules[number] for number in stand]
+        store.close()
+
+
 def test_random_rules_share_no_training_but_that_of_their_program(tmp_path):
     rules = [UpdateRule.parse(text) for text in ('drop(g, 0.1) * (m * v)', '(drop(g, 0.1) * m) * v', 'noise', 'noise')]
     evaluator = Scripted()
