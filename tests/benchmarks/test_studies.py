@@ -64,48 +64,74 @@ def test_random_rules_differ_by_more_than_a_factor_and_may_train():
     assert rules == outcomes.random_rules(space, child, 50, 0) != outcomes.random_rules(space, child, 50, 1)
 
 
-class World(learner_study.World):
-    """Rewards by the share of tokens that are those of a rule."""
+GOOD = frozenset(learner_study.CHILD.form_of(UpdateRule.parse('sign(adam) * exp(g)'))[0].tokens)
+
+
+class Known:
+    """A queue: the reward of a rule is the share of its tokens that are those of a good one."""
+
+    running = 0
 
     def __init__(self):
-        self.space = SearchSpace(operands=('g', 'm', 'adam'), unaries=('x', 'sign', 'exp'), binaries=('+', '*'))
-        self.wanted = set(learner_study.CHILD.form_of(UpdateRule.parse('sign(adam) * exp(g)'))[0].tokens)
-        self.asked: list[UpdateRule] = []
+        self.trained = set()
 
-    def worth(self, form):
-        return len(self.wanted & set(form.tokens)) / len(self.wanted)
+    def put(self, job):
+        self.trained.add(job)
 
-    def outcomes(self, forms):
-        self.asked += forms
-        return [Outcome(self.worth(form), 0.1, (self.worth(form),), 1.0) for form in forms]
+    def shared(self, rule):
+        return learner_study.CHILD.form_of(rule)[0]
 
-    def margin(self, form):
-        return self.worth(form) - 1.0
+    def known(self, job):
+        worth = len(GOOD & set(self.shared(job.program).tokens)) / len(GOOD)
+        return Outcome(worth, 0.1, (worth,), 1.0)
+
+    def train(self, jobs, _):
+        self.trained |= set(jobs)
+        return {job: self.known(job) for job in jobs}
+
+
+SPACE = SearchSpace(operands=('g', 'm', 'adam'), unaries=('x', 'sign', 'exp'), binaries=('+', '*'))
+
+
+@pytest.fixture(autouse=True)
+def hard(monkeypatch):
+    """The bar is the good rule itself."""
+    monkeypatch.setattr(learner_study, 'KNOWN', UpdateRule.parse('sign(adam) * exp(g)'))
+    monkeypatch.setattr(learner_study, 'MARGIN', 0.0)
+    monkeypatch.setattr(learner_study, 'ENOUGH', 9)
+
+
+def played(learner):
+    """A search by a learner: its rows, and its queue."""
+    queue = Known()
+    return list(learner_study.play(learner_study.World(queue, SPACE), learner, 0)), queue
 
 
 @pytest.mark.parametrize('learner', [Evolution(batch_size=4, population=20), RandomSearch(batch_size=4)], ids=repr)
 def test_a_learner_plays_until_its_incumbent_is_good_enough(learner):
-    rows = list(learner_study.play(world := World(), learner, 0))
-    assert [float(row['margin']) >= 0 for row in rows] == [False] * (len(rows) - 1) + [True]
-    assert rows[-1]['trained'] == len(set(world.asked)) <= rows[-1]['sampled'] == 4 * len(rows) > 8
-    again = list(learner_study.play(World(), learner, 0))
-    assert again == rows
+    rows, queue = played(learner)
+    enough = [float(row['margin']) >= 0 and row['trained'] >= 9 for row in rows]
+    assert enough == [row['is_last'] for row in rows] == [False] * (len(rows) - 1) + [True]
+    own = {(queue.shared(job.program), job.seed) for job in queue.trained if job.seed not in learner_study.FRESH}
+    assert rows[-1]['trained'] == len(own) and rows[-1]['sampled'] == 4 * len(rows) > 8
+    assert played(learner)[0] == rows
 
 
-def test_who_is_not_done_counts_as_done_at_the_end():
-    rows = [{'trained': '3010', 'is_done': 'True'}, {'trained': '40', 'is_done': 'True'}]
-    assert [learner_study.trained_until_done(row) for row in rows] == [3000, 40]
-    assert learner_study.trained_until_done({'trained': '9', 'is_done': 'False'}) == 3000
+def test_who_is_not_there_counts_as_there_at_the_end():
+    rows = [{'trained': '40', 'margin': '-0.1'}, {'trained': '60', 'margin': '0.3'}, {'trained': '70', 'margin': '-1'}]
+    assert [learner_study.trained_until(rows, bar, 3000) for bar in (-0.2, 0.0, 1.0)] == [40, 60, 3000]
+    assert learner_study.told([rows, rows], 50) == '+0.30 ± 0.00'
     fast, slow, never = np.full(5, 100.0), np.full(5, 400.0), np.full(5, 3000.0)
-    assert learner_study.ratio(fast, slow) == '0.25 (0.25 to 0.25)'
-    assert learner_study.ratio(fast, never) == '< 0.03 (0.03 to 0.03)'
-    assert learner_study.ratio(never, fast).startswith('> 30.00') and not learner_study.ratio(never, never)
+    assert learner_study.ratio(fast, slow, 3000) == '0.25 (0.25 to 0.25)'
+    assert learner_study.ratio(fast, never, 3000) == '< 0.03 (0.03 to 0.03)'
+    assert learner_study.ratio(never, fast, 3000).startswith('> 30.00')
+    assert not learner_study.ratio(never, never, 3000)
 
 
-def test_one_that_never_is_ends(monkeypatch):
+def test_one_that_is_never_there_ends(monkeypatch):
+    monkeypatch.setattr(learner_study, 'MARGIN', -1.0)  # a bar that no rule is over
     monkeypatch.setattr(learner_study, 'MOST', 30)
-    monkeypatch.setattr(World, 'margin', lambda *_: -1.0)
-    rows = list(learner_study.play(World(), RandomSearch(batch_size=4), 0))
-    assert 30 <= rows[-1]['trained'] < 34 and float(rows[-1]['margin']) < 0
+    rows, _ = played(RandomSearch(batch_size=4))
+    assert rows[-1]['trained'] >= 30 and float(rows[-1]['margin']) < 0
     monkeypatch.setattr(learner_study, 'MOST_SAMPLED', 12)
-    assert len(list(learner_study.play(World(), RandomSearch(batch_size=4), 0))) == 3
+    assert len(played(RandomSearch(batch_size=4))[0]) == 3
