@@ -42,11 +42,13 @@ class Baseline:
     value: float | None = None
 
     def compare(self, rewards: np.ndarray) -> float:
-        """Returns what rewards `[B]` are compared with; only then does the baseline see them."""
-        of_batch = float(rewards.mean() if self.quantile is None else np.quantile(rewards, self.quantile))
-        value = of_batch if self.value is None else self.value
-        self.value = self.decay * value + (1 - self.decay) * of_batch
-        return value if self.quantile is None else of_batch
+        """Returns what rewards `[B]` are compared with; only then does the moving average see them."""
+        if self.quantile is not None:
+            return float(np.quantile(rewards, self.quantile))
+        mean = float(rewards.mean())
+        value = mean if self.value is None else self.value
+        self.value = self.decay * value + (1 - self.decay) * mean
+        return value
 
     def advantages(self, rewards: np.ndarray, compared: float) -> np.ndarray:
         """Returns rewards `[B]` less what they are compared with; with a quantile, 0 for those below."""

@@ -144,7 +144,7 @@ def test_whether_machines_may_differ_reaches_the_run(name, function, kind, prese
     [
         ([], '--run_dir'),
         (['--gin_files', 'a'], '--run_dir'),
-        (['--run_dir', 'x'], 'give --gin_files, such as gin/digits.gin'),
+        (['--run_dir', 'x'], 'give --gin_files, such as gin/quickstart.gin'),
         (['--run_dir', '', '--gin_files', 'a'], '--run_dir: is empty'),
         (['--run_dir', 'x', '--gin_file', 'a'], 'unrecognized arguments: --gin_file a'),
     ],
