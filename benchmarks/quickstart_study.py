@@ -3,7 +3,8 @@
 python benchmarks/quickstart_study.py run --run_dir runs/quickstart_study --seeds 5    # goes on where it was
 python benchmarks/quickstart_study.py page                                            # the table of README.md
 
-`run` keeps the summaries in docs/results/quickstart; a search whose summary is there is not run again.
+`run` keeps the summaries in docs/results/quickstart, in a folder named after the configuration; a search whose summary
+is there is not run again. `page` shows all that were tried.
 """
 
 import argparse
@@ -24,15 +25,16 @@ from nos_tf.compare.verification import Margin, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / 'README.md', ROOT / 'docs' / 'results' / 'quickstart'
+NAME = 'linear_decay'
 
 
-def run(run_dir: Path, seeds: int) -> None:
+def run(run_dir: Path, name: str, seeds: int) -> None:
     """Runs the searches whose summaries are missing, one after the other."""
     for seed in range(seeds):
-        kept = RESULTS / f'seed_{seed}.json'
+        kept = RESULTS / name / f'seed_{seed}.json'
         if kept.exists():
             continue
-        here = run_dir / f'seed_{seed}'
+        here = run_dir / name / f'seed_{seed}'
         command = [sys.executable, str(ROOT / 'launch' / 'search.py'), '--gin_files', 'gin/quickstart.gin']
         begin = time.monotonic()
         subprocess.run([*command, '--run_dir', here, '--gin_bindings', f'Search.seed = {seed}'], check=True, cwd=ROOT)
@@ -41,13 +43,14 @@ def run(run_dir: Path, seeds: int) -> None:
         kept.write_text(json.dumps({'seconds_in_all': time.monotonic() - begin, **summary}, indent=1), encoding='utf-8')
 
 
-def rows(summary: dict[str, Any]) -> Iterator[list[str]]:
+def rows(name: str, summary: dict[str, Any]) -> Iterator[list[str]]:
     """Yields a row of the table for each task that the rule of a search was tested on."""
     verdict = Verdict.of_json(summary['verification'])
     for task, is_seen in verdict.tasks.items():
         margins = [margin for margin in verdict.margins if margin.task == task and margin.baseline != NULL]
         best = best_hand_made(margins)
         yield [
+            name.replace('_', ' '),
             str(summary['configuration']['Search.seed']),
             f'`{verdict.rule}`',
             task if is_seen else f'{task}, unseen',
@@ -63,9 +66,11 @@ def best_hand_made(margins: list[Margin]) -> Margin:
 
 def page() -> None:
     """Fills the table of README.md."""
-    summaries = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(RESULTS.glob('seed_*.json'))]
-    head = ['seed', 'the rule that was chosen', 'task', 'better than', 'against the best hand-made']
-    fill(PAGE, {'five searches': markdown(head, [row for summary in summaries for row in rows(summary)])})
+    head = ['configuration', 'seed', 'the rule that was chosen', 'tested on', 'better than', 'the best hand-made one']
+    body: list[list[str]] = []
+    for path in sorted(RESULTS.glob('*/seed_*.json'), key=lambda path: (path.parent.name != NAME, path)):
+        body += rows(path.parent.name, json.loads(path.read_text(encoding='utf-8')))
+    fill(PAGE, {'searches': markdown(head, body)})
 
 
 def main() -> None:
@@ -73,10 +78,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('what', choices=('run', 'page'))
     parser.add_argument('--run_dir', type=Path, default=Path('runs/quickstart_study'))
+    parser.add_argument('--name', default=NAME, help='of the configuration, as gin/quickstart.gin has it now')
     parser.add_argument('--seeds', type=int, default=5)
     arguments = parser.parse_args()
     if arguments.what == 'run':
-        run(arguments.run_dir, arguments.seeds)
+        run(arguments.run_dir, arguments.name, arguments.seeds)
     else:
         page()
 

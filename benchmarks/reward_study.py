@@ -29,7 +29,7 @@ from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.dsl.screening import why_untrainable
 from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.store.results import read_results
-from nos_tf.tasks.builtin import digits_autoencoder, suite, suite_tasks, validation, validation_tasks
+from nos_tf.tasks.builtin import decayed, digits_autoencoder, suite, suite_tasks, validation, validation_tasks
 from nos_tf.tasks.child import Child
 from nos_tf.tasks.suite import Gain
 from nos_tf.tasks.task import Task
@@ -124,7 +124,7 @@ def stages() -> Iterator[tuple[str, Child, Task, int]]:
     for name in [name for name in gains if name not in TWO]:
         yield name, CHILD, gains[name], REWARD_SEEDS
     yield REFINED, replace(paper.child, refine=True), paper.task, REWARD_SEEDS
-    yield DECAYED, CHILD, replace(digits_autoencoder(), schedule='linear'), REWARD_SEEDS
+    yield DECAYED, CHILD, decayed(digits_autoencoder()), REWARD_SEEDS
     for what, settings in LOGS.items():
         for name in TWO:
             yield f'{name}, {what}', CHILD, Gain(suite_tasks()[name], **settings).of_logs, REWARD_SEEDS

@@ -17,7 +17,7 @@ from nos_tf.evaluation.machine import use_one_cpu_thread
 from nos_tf.evaluation.pool import ProcessPool
 from nos_tf.evaluation.speed import xla_pays
 from nos_tf.store.trainings import training_identity
-from nos_tf.tasks.builtin import suite_tasks, validation_tasks
+from nos_tf.tasks.builtin import ruled_tasks
 from nos_tf.tasks.builtin.lists import RULERS
 from nos_tf.tasks.child import Child, ChildSetup
 from nos_tf.tasks.suite import Gain
@@ -43,7 +43,7 @@ def main() -> None:
     use_one_cpu_thread()
     with RULERS.open(encoding='utf-8', newline='') as file:
         rows = {row['task']: row for row in csv.DictReader(file)}
-    tasks = suite_tasks() | validation_tasks()
+    tasks = ruled_tasks()
     for name in [name for name in tasks if name not in rows]:
         folder = arguments.run_dir / name
         gain = compiled(Gain(tasks[name]), folder)

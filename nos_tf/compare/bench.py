@@ -37,7 +37,7 @@ from nos_tf.tasks.task import Task, check_backend
 
 NULL = 'null control'
 MEASURES = 20  # in as many updates as the reference has
-LADDER = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0)  # budgets where a learning rate follows a schedule, times that of the task
+LENGTHS = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0)  # of trainings, times that of the task
 MEASURED_IN_LADDER = (0.25, 0.5, 0.75, 1.0)  # of a budget
 SPAN = 10_000  # seeds of a kind, at most
 TUNING, JUDGED, NULL_SEEDS = (800_000 + SPAN * i for i in range(3))  # where seeds begin; searches leave them alone
@@ -72,9 +72,10 @@ class Bench(Configured):
         tuning_seeds: on which rates and hyper-parameters are chosen, by the mean loss at the end.
         seeds: fresh ones, on which everyone is judged.
         first_seed: how many fresh ones to pass over, such as those that an earlier bench has seen.
-        schedule: of the learning rate, 'constant', or 'linear' or 'cosine' to zero. With the latter, or a rule that
-            reads how much of the training is done, no training goes on beyond its end: trainings of half to twice as
-            many updates are held against each other.
+        schedule: of the learning rate, 'constant', or 'linear' or 'cosine' to zero.
+        lengths: of trainings, times that of the task, 1 among them. At a constant rate the longest are measured on the
+            way. With a schedule, or a rule that reads how much of the training is done, none goes on beyond its end,
+            and trainings of all lengths are held against each other. (1,) for losses alone, and no speed-ups.
         evaluator: whose processes train.
 
     Raises:
@@ -90,12 +91,15 @@ class Bench(Configured):
     seeds: Annotated[Count, at_most(SPAN)] = 5
     first_seed: Natural = 0
     schedule: str = 'constant'
+    lengths: Annotated[Sequence[Positive], NOT_EMPTY] = LENGTHS
     evaluator: Evaluator = field(default_factory=ProcessPool)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.schedule not in SCHEDULES:
             raise ValueError(f'Bench.schedule = {self.schedule!r}: choose from {", ".join(SCHEDULES)}')
+        if 1.0 not in self.lengths:
+            raise ValueError(f'Bench.lengths = {self.lengths!r}: must have 1 among them, the length of the task')
         if self.first_seed + self.seeds > SPAN:
             raise ValueError(f'Bench.first_seed = {self.first_seed}: with Bench.seeds, must be at most {SPAN}')
         self.learning_rates = tuple(sorted({float(rate) for rate in self.learning_rates}))
@@ -176,7 +180,7 @@ class Bench(Configured):
 
     def identity(self) -> dict[str, Any]:
         """Returns what was asked for: JSON values."""
-        own = ('reference', 'learning_rates', 'choices', 'tuning_seeds', 'seeds', 'first_seed', 'schedule')
+        own = ('reference', 'learning_rates', 'choices', 'tuning_seeds', 'seeds', 'first_seed', 'schedule', 'lengths')
         return {f'Bench.{name}': getattr(self, name) for name in own} | {
             'Bench.tasks': {name: str(task) for name, task in self.tasks.items()},
             'Bench.contenders': {name: list(entry.variants) for name, entry in self._entries.items()},
@@ -223,7 +227,7 @@ class Bench(Configured):
     def _expected(self) -> int:
         """About how many trainings a task takes."""
         trials = sum(len(self.learning_rates) + 4 + 5 * (len(entry.variants) - 1) for entry in self._entries.values())
-        trainings = max(len(LADDER) if self.is_ladder(task) else 1 for task in self.tasks.values())
+        trainings = max(len(self.lengths) if self.is_ladder(task) else 1 for task in self.tasks.values())
         judged = (len(self._entries) + 1) * self.seeds * trainings
         return trials * self.tuning_seeds + judged
 
@@ -284,10 +288,10 @@ class _OnTask:
         """Returns how everyone does."""
         bench, budget, is_ladder = self._bench, self._steps, self._bench.is_ladder(self._task)
         if is_ladder:  # rates are chosen at the budget of the task, so that comes first
-            steps = _spread(LADDER, budget)
+            steps = _spread(bench.lengths, budget)
             lengths, folders = sorted(steps, key=lambda step: step != budget), f'{bench.schedule}-{{}}'
         else:
-            steps = _spread(np.arange(1, 2 * MEASURES + 1) / MEASURES, budget)
+            steps = _spread(np.arange(1, round(max(bench.lengths) * MEASURES) + 1) / MEASURES, budget)
             lengths, folders = [steps[-1]], ''
         bowls: dict[str, dict[str, dict[float, float]]] = {}
         judged: dict[int, dict[str, list[Curve]]] = {}

@@ -156,6 +156,8 @@ class BenchResult:
     @property
     def verdict(self) -> str:
         """Says whether the ruler is straight."""
+        if all(task.steps[-1] <= task.budget for task in self.tasks):
+            return 'No training is longer than the task: losses are compared, and speed-ups say nothing.'
         mean = self.rows[0].mean
         if self.seeds < FEWEST:
             return (

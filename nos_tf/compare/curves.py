@@ -16,6 +16,8 @@ from nos_tf.optimizers.contender import Contender
 from nos_tf.optimizers.schedule import Schedule
 from nos_tf.tasks.task import Task
 
+MOST_KEPT, WEIGHTS_KEPT = 32, 4_000_000
+
 Own = Callable[[float], keras.optimizers.Optimizer]  # takes the learning rate
 
 
@@ -74,7 +76,8 @@ class CurveSetup:
 class CurveTrainer:
     """Trains optimizers as Keras has them, each on variables of the shapes of the model.
 
-    The gradient is traced once; the optimizer once for each that comes, and that of the last one is kept.
+    The gradient is traced once, and the optimizer once for each that comes: the last `MOST_KEPT` are kept, but no more
+    than have `WEIGHTS_KEPT` weights between them.
 
     Raises:
         ValueError: the data do not fit the task.
@@ -86,7 +89,8 @@ class CurveTrainer:
         self.gradient = tf.function(self.task.gradient, autograph=False)
         self.measure = tf.function(self.task.measure, **self._compiled)
         self._batches = tf.function(self.task.batches, autograph=False)
-        self._training: tuple[Any, _Training] | None = None
+        self._trainings: dict[Any, _Training] = {}  # the last used is the last
+        self._kept = min(MOST_KEPT, max(1, WEIGHTS_KEPT // int(self.task.start(0)[0].shape[0])))
 
     def train(self, contender: str, rate: float, seed: int, length: int) -> Curve:
         """Returns the curve of a training.
@@ -104,11 +108,14 @@ class CurveTrainer:
         rule = None if own else Contender(contender).rule
         reads_progress, is_stochastic = bool(rule and rule.reads_progress), bool(rule and rule.is_stochastic)
         key = contender, seed if is_stochastic else 0, length if reads_progress else 0, own and rate
-        if self._training is None or self._training[0] != key:
+        training = self._trainings.pop(key, None)
+        if training is None:
+            while len(self._trainings) >= self._kept:
+                del self._trainings[next(iter(self._trainings))]
             made = made_by(contender, own, rate) if own else Contender(contender).optimizer(1.0, key[1], length)
-            self._training = key, _Training(self, made, self._compiled)
-        schedule = Schedule(rate, length, self._setup.schedule)
-        return self._curve(self._training[1], schedule, seed, length)
+            training = _Training(self, made, self._compiled)
+        self._trainings[key] = training
+        return self._curve(training, Schedule(rate, length, self._setup.schedule), seed, length)
 
     def _curve(self, training: '_Training', schedule: Schedule, seed: int, length: int) -> Curve:
         weights, state = self.task.start(seed)

@@ -180,6 +180,7 @@ class Verification(Configured):
             reference=kept[0],
             seeds=self.seeds,
             tuning_seeds=self.tuning_seeds,
+            lengths=(1.0,),
             evaluator=evaluator or ProcessPool(),
         )
 

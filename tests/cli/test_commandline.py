@@ -25,7 +25,8 @@ from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.space import SearchSpace
 from nos_tf.errors import RunError
 from nos_tf.search.search import Search
-from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401  (gin files name what it registers)
+from nos_tf.tasks import builtin as _builtin  # noqa: F401  (gin files name what these register)
+from nos_tf.tasks import wide_resnet as _wide_resnet  # noqa: F401
 from tests.launching import run_here
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from nos_tf.compare.bench import JUDGED, LADDER, NULL, NULL_SEEDS, QUICK, TUNING, Bench, bench
+from nos_tf.compare.bench import JUDGED, LENGTHS, NULL, NULL_SEEDS, QUICK, TUNING, Bench, bench
 from nos_tf.compare.bench_result import COLUMNS, BenchResult
 from nos_tf.compare.curves import Curve
 from nos_tf.errors import RunError
@@ -112,11 +112,21 @@ def test_results_are_a_table_that_others_can_read(tmp_path, task):
 def test_with_a_schedule_trainings_of_several_lengths_are_compared(tmp_path, task):
     result = bench_of(task, known := Known(), schedule='cosine', contenders=('keras.SGD',)).run(tmp_path)
     (found,) = result.tasks
-    assert found.is_ladder and len(found.steps) == len(LADDER)
+    assert found.is_ladder and len(found.steps) == len(LENGTHS)
     assert {job.length for job in known.ended} == set(found.steps)
     assert result.rows[1].mean.value == pytest.approx(0.5, rel=0.1)
     assert bench_of(task, contenders=('m * linear',)).is_ladder(task)  # it reads how much of the training is done
     assert bench_of(task).is_ladder(dataclasses.replace(task, schedule='linear')) and not bench_of(task).is_ladder(task)
+
+
+@pytest.mark.parametrize('schedule', ['constant', 'cosine'])
+def test_where_losses_alone_are_compared_no_training_is_longer_than_the_task(tmp_path, task, schedule):
+    result = bench_of(task, known := Known(), schedule=schedule, lengths=(1.0,)).run(tmp_path)
+    assert {job.length for job in known.ended} == {result.tasks[0].budget} == {result.tasks[0].steps[-1]}
+    assert result.tasks[0].gain('keras.Lion', 'keras.AdamW').mean > 0
+    assert str(result).startswith('No training is longer than the task')
+    with pytest.raises(ValueError, match=r'^Bench.lengths = \(2.0,\): must have 1 among them'):
+        bench_of(task, lengths=(2.0,))
 
 
 def test_one_more_hyper_parameter_is_tuned_where_there_is_one(task):

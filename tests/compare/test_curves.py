@@ -67,6 +67,19 @@ def test_a_training_has_the_same_bits_whatever_came_before(trainer):
     assert Curve.of_json(first.as_json()) == first
 
 
+@pytest.mark.parametrize(('most', 'made'), [(2, 2), (1, 3)])
+def test_the_last_optimizers_are_kept(task, monkeypatch, most, made):
+    asked = []
+
+    def own(name):
+        return lambda rate: asked.append(name) or keras.optimizers.SGD(rate)
+
+    monkeypatch.setattr('nos_tf.compare.curves.MOST_KEPT', most)
+    trainer = CurveSetup(task, (1,), {name: own(name) for name in 'ab'}).trainer()
+    curves = [trainer.train(name, 0.1, 3, 1) for name in 'aba']
+    assert len(asked) == made and curves[0].measures == curves[2].measures
+
+
 def test_one_that_diverges_keeps_what_was_found_then(trainer, task):
     curve = trainer.train('keras.SGD', 1e30, 0, 10**6)
     assert curve.diverged and np.isnan(curve.losses[-1]) and len(set(curve.measures)) == 1

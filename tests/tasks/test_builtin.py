@@ -19,7 +19,17 @@ import tensorflow as tf
 
 from nos_tf.dsl.rule import UpdateRule
 from nos_tf.dsl.vocabulary import Vocabulary
-from nos_tf.tasks.builtin import FIGURES, TASKS, suite, suite_tasks, text, validation, validation_tasks
+from nos_tf.tasks.builtin import (
+    FIGURES,
+    TASKS,
+    digits_autoencoder,
+    frozen_gain,
+    suite,
+    suite_tasks,
+    text,
+    validation,
+    validation_tasks,
+)
 from nos_tf.tasks.builtin.common import fixed_random, mislabelled
 from nos_tf.tasks.builtin.digits import _digits
 from nos_tf.tasks.builtin.lists import RULERS
@@ -297,6 +307,15 @@ def test_a_suite_may_be_of_some_of_its_tasks():
     assert [gain.reference for gain in some.tasks] == [whole.tasks[1].reference, whole.tasks[0].reference]
     with pytest.raises(ValueError, match="^suite.tasks has 'wine': choose from digits_mlp, digits_autoencoder"):
         suite(tasks=('wine',))
+
+
+def test_a_frozen_gain_is_of_a_task_that_has_a_ruler():
+    gain = frozen_gain('digits_autoencoder, linear decay')
+    decayed = dataclasses.replace(digits_autoencoder(), schedule='linear')
+    assert identity_of(gain.task) == identity_of(decayed) and 0 < gain.reference < 0.03
+    assert frozen_gain('digits_mlp').reference == suite().tasks[0].reference
+    with pytest.raises(ValueError, match="^frozen_gain.task = 'wine': choose from digits_mlp; digits_autoencoder; "):
+        frozen_gain('wine')
 
 
 def test_no_task_is_on_two_lists():

@@ -10,7 +10,15 @@ of six epochs is a whole training.
 
 from nos_tf.tasks.builtin.common import FIGURES, TASKS
 from nos_tf.tasks.builtin.digits import deep_tanh, digits_autoencoder, digits_convnet, digits_mlp
-from nos_tf.tasks.builtin.lists import suite, suite_tasks, validation, validation_tasks
+from nos_tf.tasks.builtin.lists import (
+    decayed,
+    frozen_gain,
+    ruled_tasks,
+    suite,
+    suite_tasks,
+    validation,
+    validation_tasks,
+)
 from nos_tf.tasks.builtin.number_words import number_words
 from nos_tf.tasks.builtin.tables import diabetes, ill_conditioned, wine
 from nos_tf.tasks.builtin.text import text_gru, text_transformer, text_words
@@ -18,13 +26,16 @@ from nos_tf.tasks.builtin.text import text_gru, text_transformer, text_words
 __all__ = [
     'FIGURES',
     'TASKS',
+    'decayed',
     'deep_tanh',
     'diabetes',
     'digits_autoencoder',
     'digits_convnet',
     'digits_mlp',
+    'frozen_gain',
     'ill_conditioned',
     'number_words',
+    'ruled_tasks',
     'suite',
     'suite_tasks',
     'text_gru',

@@ -21,6 +21,9 @@ from nos_tf.tasks.suite import Gain, Suite
 RULERS = Path(__file__).with_name('rulers.csv')
 """What tuned Adam reaches on each task, and how much known rules differ there (benchmarks/rulers.py)."""
 
+DECAYED = 'digits_autoencoder, linear decay'
+"""The task of the quickstart (gin/quickstart.gin)."""
+
 
 @gin.register
 def suite(hopeless: float = -2.0, tasks: Sequence[str] | None = None) -> Suite:
@@ -52,6 +55,38 @@ def validation(hopeless: float = -4.0) -> Suite:
     return Suite(_gains(validation_tasks()), hopeless)
 
 
+@gin.register
+def frozen_gain(task: str) -> Gain:
+    """Returns the gain on one of `ruled_tasks`, over tuned Adam as it was found once for all.
+
+    Args:
+        task: its name.
+
+    Raises:
+        ValueError: no such task.
+    """
+    tasks = ruled_tasks()
+    if task not in tasks:
+        raise ValueError(f'frozen_gain.task = {task!r}: choose from {"; ".join(tasks)}')
+    return _gains({task: tasks[task]})[0]
+
+
+@gin.register
+def decayed(task: KerasTask, schedule: str = 'linear') -> KerasTask:
+    """Returns a task with another schedule of the learning rate, for everyone who trains on it.
+
+    Args:
+        task: without a schedule.
+        schedule: 'linear' or 'cosine', to zero.
+    """
+    return replace(task, schedule=schedule)
+
+
+def ruled_tasks() -> dict[str, KerasTask]:
+    """Returns the tasks that have a row in rulers.csv, by name."""
+    return suite_tasks() | validation_tasks() | {DECAYED: decayed(digits_autoencoder())}
+
+
 def suite_tasks() -> dict[str, KerasTask]:
     """Returns the tasks of `suite` by name."""
     return {
@@ -70,7 +105,7 @@ def validation_tasks() -> dict[str, KerasTask]:
         'text_words noisy': text_words(noisy=True),
         'digits_convnet noisy': digits_convnet(noisy=True),
         'number_words': number_words(),
-        'text_transformer noisy, linear decay': replace(text_transformer(noisy=True), schedule='linear'),
+        'text_transformer noisy, linear decay': decayed(text_transformer(noisy=True)),
     }
 
 
