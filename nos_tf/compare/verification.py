@@ -106,8 +106,8 @@ class Verdict:
             own = f'task {number} of the search' if number else 'the task of the search'
             where = f'On {own},' if is_seen else f'On {task}, which the search has not seen,'
             better, worse = ([m.baseline for m in margins if getattr(m, how)] for how in ('is_better', 'is_worse'))
-            if len(better) == len(margins):
-                yield f'{where} it is better than all of them.'
+            if len(margins) in (len(better), len(worse)):
+                yield f'{where} it is {"better" if better else "worse"} than all of them.'
                 continue
             even = [margin.baseline for margin in margins if margin.baseline not in {*better, *worse}]
             told = [f'better than {len(better)} of {len(margins)}'] if better else ['better than none of them']

@@ -91,6 +91,8 @@ def test_better_than_all_is_said_in_so_many_words():
     assert verdict.beats_all('search-2') and list(verdict.sentences()) == [
         'On task 2 of the search, it is better than all of them.'
     ]
+    worst = Verdict('g', [margin._replace(mean=-0.2) for margin in margins], 5)
+    assert list(worst.sentences()) == ['On task 2 of the search, it is worse than all of them.']
     even = Verdict('g', [*margins, Margin('z', 'search-2', True, 0.2, 0.3, 0.2)], 5)
     assert not even.beats_all('search-2') and 'not to be told from z' in next(iter(even.sentences()))
 
