@@ -83,9 +83,7 @@ def decayed(task: KerasTask, schedule: str = 'linear') -> KerasTask:
 
 def ruled_tasks() -> dict[str, KerasTask]:
     """Returns the tasks that have a row in rulers.csv, by name."""
-    plain = suite_tasks()
-    under_decay = {name + DECAYED: decayed(plain[name]) for name in ('digits_autoencoder', 'text_gru noisy')}
-    return plain | validation_tasks() | under_decay
+    return suite_tasks() | validation_tasks() | {f'digits_autoencoder{DECAYED}': decayed(digits_autoencoder())}
 
 
 def suite_tasks() -> dict[str, KerasTask]:
