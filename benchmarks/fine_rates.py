@@ -3,9 +3,9 @@
 python benchmarks/fine_rates.py --run_dir runs/fine_rates
 python benchmarks/fine_rates.py --run_dir runs/fine_rates --search runs/digits
 
-The child of gin/digits.gin trains each rule with ten seeds that its search has not seen: with the rates
-of its sweep alone, and looking finer around the best. Printed are means, and differences to Adam that are paired by
-seed, with 95% intervals by Student's t; p is of the paired t-test, corrected for the number of rules by Holm's method.
+The child of gin/digits.gin trains each rule with ten seeds that its search has not seen: with the rates of its sweep
+alone, and looking finer around the best. Printed are means, and differences to Adam that are paired by seed, with 95%
+intervals by Student's t; p is of the paired t-test, corrected for the number of rules by Holm's method.
 With --search the best rules of a run are there too. What was trained is kept.
 """
 

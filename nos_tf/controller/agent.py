@@ -68,7 +68,7 @@ class UniformAgent:
         return -np.log(counts).sum(axis=0).astype(np.float32)
 
     def _legal(self, choices: np.ndarray, step: int) -> np.ndarray:
-        """What may be chosen at a step after the choices `[B, T]` before it: bool `[B, K]`."""
+        """Returns what may be chosen at a step after the choices `[B, T]` before it: bool `[B, K]`."""
         mask = self._masks[step]
         return mask[choices[:, step - 1] if len(mask) > 1 else np.zeros(len(choices), np.int32)]
 

@@ -86,6 +86,8 @@ class TRPO:
         validate(self)
         if self.entropy_target is not None and not self.entropy_coefficient:
             raise ValueError('TRPO.entropy_target: needs TRPO.entropy_coefficient > 0, which it lets grow')
+        if self.mutants and not self.elites:
+            raise ValueError(f'TRPO.mutants = {self.mutants}: needs TRPO.elites > 0, which they are mutants of')
 
     def start(self, space: SearchSpace, seed: int) -> PolicyAgent:
         """Returns an agent with a new policy."""

@@ -175,7 +175,7 @@ class PolicyAgent:
     def propose(self, count: int, iteration: int) -> Samples:
         """Returns count samples of the policy as it is, and mutants: a function of (state, seed, iteration) alone."""
         parents = self.elites.rules.choices
-        mutants = round(self.mutants * count) if len(parents) else 0
+        mutants = int(self.mutants * count) if len(parents) else 0
         own = self._sample(count - mutants, self.seed, iteration)
         if not mutants:
             return own

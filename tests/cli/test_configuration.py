@@ -18,7 +18,7 @@ from nos_tf.renamed import NAMES
 from nos_tf.search.search import Search
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICKSTART = "include 'gin/digits.gin'\n"
+DIGITS = "include 'gin/digits.gin'\n"
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def refusal(*files: str, bindings: tuple[str, ...] = ()) -> str:
 def test_a_line_that_cannot_be_used_is_shown_with_its_file_and_number(line: str, says: str, here: Path) -> None:
     (here / 'broken.py').write_text('1 / 0\n', encoding='utf-8')
     (here / 'folder').mkdir()
-    (here / 'x.gin').write_text(f'{QUICKSTART}# %count\n{line}\n', encoding='utf-8')
+    (here / 'x.gin').write_text(f'{DIGITS}# %count\n{line}\n', encoding='utf-8')
     assert refusal('x.gin').startswith(f'x.gin, line 3 ({line}): {says}')
 
 
@@ -103,7 +103,7 @@ def test_what_goes_over_several_lines_is_told_of_too(text: str, says: str, here:
 
 @pytest.mark.parametrize('text', ['a = %b\nb = %a\nSearch.children = %a\n', 'Search.learner = @Search()\n'])
 def test_what_leads_back_to_itself_is_one_line(text: str, here: Path) -> None:
-    (here / 'x.gin').write_text(QUICKSTART + text, encoding='utf-8')
+    (here / 'x.gin').write_text(DIGITS + text, encoding='utf-8')
     assert 'leads back to itself' in refusal('x.gin')
 
 
@@ -111,7 +111,7 @@ def test_a_circle_of_includes_names_the_line_that_closes_it(here: Path) -> None:
     (here / 'x.gin').write_text("include 'y.gin'\n", encoding='utf-8')
     (here / 'y.gin').write_text("\ninclude './x.gin'\n", encoding='utf-8')
     assert refusal('x.gin') == "y.gin, line 2 (include './x.gin'): ./x.gin includes itself: remove one include"
-    (here / 'x.gin').write_text("include 'z.gin'\ninclude 'z.gin'\n" + QUICKSTART, encoding='utf-8')
+    (here / 'x.gin').write_text("include 'z.gin'\ninclude 'z.gin'\n" + DIGITS, encoding='utf-8')
     (here / 'z.gin').write_text('', encoding='utf-8')
     assert configured('x.gin').children == 2000  # twice is no circle
 
@@ -119,7 +119,7 @@ def test_a_circle_of_includes_names_the_line_that_closes_it(here: Path) -> None:
 @pytest.mark.parametrize(
     ('content', 'says'),
     [
-        (QUICKSTART.encode('utf-16'), 'x.gin, line 1: is no text in UTF-8: save it as UTF-8, or name another file'),
+        (DIGITS.encode('utf-16'), 'x.gin, line 1: is no text in UTF-8: save it as UTF-8, or name another file'),
         (
             '\n# ä\n'.encode('latin-1'),
             'x.gin, line 2: is no text in UTF-8: save it as UTF-8, or name another file',
@@ -133,7 +133,7 @@ def test_a_file_in_another_encoding_is_named(content: bytes, says: str, here: Pa
 
 
 def test_a_byte_order_mark_and_the_line_ends_of_windows_are_read(here: Path) -> None:
-    text = (QUICKSTART + 'Search.children = 7  # ±\n').replace('\n', '\r\n')
+    text = (DIGITS + 'Search.children = 7  # ±\n').replace('\n', '\r\n')
     (here / 'x.gin').write_bytes(text.encode('utf-8-sig'))
     assert configured('x.gin').children == 7
 
@@ -253,7 +253,7 @@ def test_another_task_that_is_bound_stays(here: Path) -> None:
             """Nothing."""
 
     gin.external_configurable(Other, 'OtherTask')
-    (here / 'x.gin').write_text(f'{QUICKSTART}Child.epochs = 7\n', encoding='utf-8')
+    (here / 'x.gin').write_text(f'{DIGITS}Child.epochs = 7\n', encoding='utf-8')
     found = configured('x.gin', bindings=('Search.task = @OtherTask()',))
     assert isinstance(found.task, Other)
 
@@ -267,11 +267,11 @@ def test_another_task_that_is_bound_stays(here: Path) -> None:
     ],
 )
 def test_a_mistake_in_a_file_of_before_is_named(line: str, says: str, here: Path) -> None:
-    (here / 'x.gin').write_text(f'{QUICKSTART}{line}\n', encoding='utf-8')
+    (here / 'x.gin').write_text(f'{DIGITS}{line}\n', encoding='utf-8')
     assert refusal('x.gin').startswith(says)
 
 
 def test_texts_and_comments_are_left_alone(here: Path, capsys: pytest.CaptureFixture) -> None:
-    (here / 'x.gin').write_text(f'{QUICKSTART}# Child.epochs = 5\nname = "Child.epochs = 5"\n', encoding='utf-8')
+    (here / 'x.gin').write_text(f'{DIGITS}# Child.epochs = 5\nname = "Child.epochs = 5"\n', encoding='utf-8')
     configured('x.gin')
     assert warnings(capsys) == []

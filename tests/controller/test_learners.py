@@ -143,6 +143,8 @@ def test_learners_learn_a_landscape_that_random_search_does_not():
 def test_what_would_do_nothing_is_refused():
     with pytest.raises(ValueError, match='^TRPO.entropy_target: needs TRPO.entropy_coefficient > 0'):
         TRPO(entropy_target=3.0, entropy_coefficient=0.0)
+    with pytest.raises(ValueError, match='^TRPO.mutants = 0.5: needs TRPO.elites > 0'):
+        TRPO(mutants=0.5)
     with pytest.raises(ValueError, match='is one of the same kind already$'):
         Distinct(learner=Distinct(learner=RandomSearch()))
 
