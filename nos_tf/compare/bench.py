@@ -8,7 +8,7 @@ read 1.00 within its interval.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +47,7 @@ CHOICES = {
     'beta_1': (0.8, 0.9, 0.95),
     'momentum': (0.8, 0.9, 0.95),
 }
-"""The values of the one hyper-parameter that is tuned beside the learning rate: the first that an optimizer reads."""
+"""The values of what is tuned beside the learning rate, in order: as a rule the first that an optimizer reads."""
 
 QUICK: dict[str, Any] = {'choices': {}, 'tuning_seeds': 1, 'seeds': 3}
 """Arguments for a fraction of the time: learning rates alone are tuned, on one seed, and three judge."""
@@ -67,8 +67,9 @@ class Bench(Configured):
             needs another.
         reference: whose loss the others are to reach; a contender in any case, and once more as null control.
         learning_rates: the same for everyone; around the best one, half and quarter decades are tried.
-        choices: hyper-parameter -> values; of each optimizer the first of them is tuned that it reads and that its
-            text does not give. A momentum of `keras.SGD` is tuned if the text gives one. {} for none.
+        choices: hyper-parameter -> values. Those that an optimizer reads, and that its text does not give, are tuned
+            one after the other, in this order. A momentum of `keras.SGD` is tuned if the text gives one. {} for none.
+        hyper_parameters: how many of them are tuned at most, of each optimizer.
         tuning_seeds: on which rates and hyper-parameters are chosen, by the mean loss at the end.
         seeds: fresh ones, on which everyone is judged.
         first_seed: how many fresh ones to pass over, such as those that an earlier bench has seen.
@@ -87,6 +88,7 @@ class Bench(Configured):
     reference: str = 'keras.AdamW'
     learning_rates: Annotated[Sequence[Positive], NOT_EMPTY] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     choices: Mapping[str, Any] = field(default_factory=lambda: CHOICES)
+    hyper_parameters: Natural = 1
     tuning_seeds: Annotated[Count, at_most(SPAN)] = 2
     seeds: Annotated[Count, at_most(SPAN)] = 5
     first_seed: Natural = 0
@@ -137,7 +139,7 @@ class Bench(Configured):
                 raise ValueError(f'Bench.contenders: the name {name!r} is taken: give what it stands for another')
             if callable(what):
                 made_by(name, what, 1e-3)
-                entries[name] = _Entry((name,), what)
+                entries[name] = _Entry(name, (), what)
                 continue
             if not isinstance(what, str):
                 raise ValueError(f'Bench.contenders: {name!r} is {what!r}: must be an optimizer as text, or a function')
@@ -151,7 +153,8 @@ class Bench(Configured):
                     'leave one out'
                 )
             programs[same] = name
-            entries[name] = _Entry(_variants(contender, self.choices), None, bool(rule and rule.reads_progress))
+            tuned = tuple(_read_by(contender, self.choices))[: self.hyper_parameters]
+            entries[name] = _Entry(what, tuned, None, bool(rule and rule.reads_progress))
         return entries
 
     def _named(self) -> dict[str, Any]:
@@ -180,10 +183,10 @@ class Bench(Configured):
 
     def identity(self) -> dict[str, Any]:
         """Returns what was asked for: JSON values."""
-        own = ('reference', 'learning_rates', 'choices', 'tuning_seeds', 'seeds', 'first_seed', 'schedule', 'lengths')
+        own = [field.name for field in fields(self) if field.name not in ('tasks', 'contenders', 'evaluator')]
         return {f'Bench.{name}': getattr(self, name) for name in own} | {
             'Bench.tasks': {name: str(task) for name, task in self.tasks.items()},
-            'Bench.contenders': {name: list(entry.variants) for name, entry in self._entries.items()},
+            'Bench.contenders': {name: [entry.text, *entry.tuned] for name, entry in self._entries.items()},
         }
 
     def run(self, run_dir: Path | str, *, allow_mixed: bool = False) -> BenchResult:
@@ -226,7 +229,9 @@ class Bench(Configured):
     @property
     def _expected(self) -> int:
         """About how many trainings a task takes."""
-        trials = sum(len(self.learning_rates) + 4 + 5 * (len(entry.variants) - 1) for entry in self._entries.values())
+        rates = len(self.learning_rates) + 4
+        values = sum(len(self.choices[key]) - 1 for entry in self._entries.values() for key in entry.tuned)
+        trials = rates * len(self._entries) + 5 * values
         trainings = max(len(self.lengths) if self.is_ladder(task) else 1 for task in self.tasks.values())
         judged = (len(self._entries) + 1) * self.seeds * trainings
         return trials * self.tuning_seeds + judged
@@ -234,30 +239,32 @@ class Bench(Configured):
 
 @dataclass(frozen=True)
 class _Entry:
-    """A contender: the texts, or the name, of all its settings but the learning rate, the given one first."""
+    """A contender: its text, or its name, and the hyper-parameters that are tuned beside the learning rate."""
 
-    variants: tuple[str, ...]
+    text: str
+    tuned: tuple[str, ...]
     own: Own | None = None
     reads_progress: bool = False
 
 
-def _variants(contender: Contender, choices: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
-    """Returns an optimizer with each value of the hyper-parameter that is tuned, as texts; itself first."""
-    name, given = contender.text.partition(' with ')[0], contender.constants
+def _read_by(contender: Contender, choices: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """Yields the hyper-parameters that are there to be tuned: read by an optimizer, and not given by its text."""
     for key, values in choices.items():
-        if (key in given) != (key == 'momentum'):
+        if (key in contender.constants) != (key == 'momentum'):
             continue
-        told = [{**given, key: value} for value in values]
-        texts = [f'{name} with {", ".join(f"{k}={v:g}" for k, v in constants.items())}' for constants in told]
         try:
-            made = [Contender(text) for text in texts]
-            for one in made:
-                one.check()
-        except ValueError:  # it does not read it
+            for value in values:
+                contender.having(**{key: value}).check()
+        except ValueError:
             continue
-        others = [one.text for one in made if one.program != contender.program]
-        return (contender.text, *others)
-    return (contender.text,)
+        yield key
+
+
+def _others(text: str, key: str, values: Sequence[float]) -> Iterator[str]:
+    """Yields an optimizer with each other value of a hyper-parameter, as text."""
+    contender = Contender(text)
+    made = (contender.having(**{key: value}) for value in values)
+    yield from (one.text for one in made if one.program != contender.program)
 
 
 def is_optimizer(text: str) -> bool:
@@ -350,9 +357,13 @@ class _OnTask:
         entries = self._bench._entries
         bowls: dict[str, dict[str, dict[float, float]]] = {name: {} for name in entries}
         rates = self._bench.learning_rates
-        self._tune(run, bowls, {(name, entry.variants[0]): rates for name, entry in entries.items()})
-        beside = {name: (best_of(bowl)[1],) for name, bowl in bowls.items()}
-        self._tune(run, bowls, {(name, v): beside[name] for name, entry in entries.items() for v in entry.variants[1:]})
+        self._tune(run, bowls, {(name, entry.text): rates for name, entry in entries.items()})
+        for i in range(max(len(entry.tuned) for entry in entries.values())):
+            due: dict[tuple[str, str], Sequence[float]] = {}
+            for name, key in [(name, entry.tuned[i]) for name, entry in entries.items() if len(entry.tuned) > i]:
+                text, rate, _ = best_of(bowls[name])
+                due |= {(name, other): (rate,) for other in _others(text, key, self._bench.choices[key])}
+            self._tune(run, bowls, due)
         chance, reached = self._task.chance, best_of(bowls[self._bench.reference])[2]
         if chance is not None and -reached <= chance:
             raise RunError(

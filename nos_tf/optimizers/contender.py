@@ -81,6 +81,19 @@ class Contender:
         spelled = f'{name}: {KNOWN_RULES[name].infix}' if name in KNOWN_RULES else name
         return f'{spelled}{_WITH}{told}' if told else spelled
 
+    def having(self, **constants: Value) -> 'Contender':
+        """Returns the optimizer with more constants, or others.
+
+        Args:
+            **constants: by name; those that the text gives stay, or get another value.
+
+        Raises:
+            ValueError: it has no such constant.
+        """
+        name, given = self._parts
+        told = ', '.join(f'{key}={value:g}' for key, value in {**given, **constants}.items())
+        return Contender(f'{name}{_WITH}{told}')
+
     def optimizer(
         self,
         learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
