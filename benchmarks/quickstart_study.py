@@ -9,6 +9,7 @@ is there is not run again. `page` shows all that were tried.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from documents import fill, markdown
 from nos_tf import output
 from nos_tf.compare.bench import NULL
 from nos_tf.compare.verification import Margin, Verdict
+from nos_tf.search.search import VERIFIED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / 'README.md', ROOT / 'docs' / 'results' / 'quickstart'
@@ -35,6 +37,9 @@ def run(run_dir: Path, name: str, seeds: int) -> None:
         if kept.exists():
             continue
         here = run_dir / name / f'seed_{seed}'
+        earlier = sorted((run_dir / name).glob(f'seed_*/{VERIFIED}'))
+        if earlier and not here.exists():  # the baselines are everybody's, and are not trained again
+            shutil.copytree(earlier[0], here / VERIFIED)
         command = [sys.executable, str(ROOT / 'launch' / 'search.py'), '--gin_files', 'gin/quickstart.gin']
         begin = time.monotonic()
         subprocess.run([*command, '--run_dir', here, '--gin_bindings', f'Search.seed = {seed}'], check=True, cwd=ROOT)
