@@ -130,14 +130,16 @@ def stages() -> Iterator[tuple[str, Child, Task, int]]:
             yield f'{name}, {what}', CHILD, Gain(suite_tasks()[name], **settings).of_logs, REWARD_SEEDS
 
 
-def train(run_dir: Path) -> None:
-    """Trains what is not in outcomes.csv, and writes it after each task."""
+def train(run_dir: Path, tasks: Sequence[str]) -> None:
+    """Trains what is not in outcomes.csv, and writes it after each task; tasks are names of stages, none for all."""
     use_one_cpu_thread()
     rules = {row['name']: UpdateRule.parse(row['rule']) for row in read_rows(RULES)}
     rows: dict[tuple[str, str, int], dict[str, Any]] = {
         (row['task'], row['rule'], int(row['seed'])): row for row in read_rows(OUTCOMES)
     }
     for name, child, task, seeds in stages():
+        if tasks and name not in tasks:
+            continue
         missing = {who: [seed for seed in range(seeds) if (name, who, seed) not in rows] for who in rules}
         wanted = {rules[who]: of for who, of in missing.items() if of}
         if not wanted:
@@ -207,10 +209,11 @@ def page() -> None:
     sources = [rule['name'].rpartition(' ')[0] or 'known' for rule in rules]
     reward_tables.draw(panels, held.mean(0), sources, PAGE.with_suffix('.png'))
 
-    _, rewards, seconds = read([ACCURACY, *TWO, *validation_tasks()], CHOSEN_ON)
+    _, rewards, seconds = read([ACCURACY, *TWO, DECAYED, *validation_tasks()], CHOSEN_ON)
     tested = _and_over_seeds(PAPER, rewards[ACCURACY], seconds[ACCURACY].mean())
     tested |= _and_over_seeds(CHOSEN, *_suite([rewards[name] for name in TWO], [seconds[name] for name in TWO]))
-    tested |= _and_over_seeds(ONE, rewards[ONE], seconds[ONE].mean())
+    for one in (ONE, DECAYED):
+        tested |= _and_over_seeds(one, rewards[one], seconds[one].mean())
     held_later = np.mean([rewards[name] for name in validation_tasks()], 0)
     fill(
         PAGE,
@@ -270,9 +273,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('what', choices=('draw', 'train', 'page'))
     parser.add_argument('--run_dir', type=Path, default=Path('runs/reward_study'))
+    parser.add_argument('--tasks', nargs='+', default=[], help='to train; all by default')
     given = parser.parse_args()
     if given.what == 'train':
-        train(given.run_dir)
+        train(given.run_dir, given.tasks)
     else:
         {'draw': draw, 'page': page}[given.what]()
 

@@ -24,6 +24,7 @@ from nos_tf.tasks.builtin import (
     TASKS,
     digits_autoencoder,
     frozen_gain,
+    ruled_tasks,
     suite,
     suite_tasks,
     text,
@@ -314,6 +315,7 @@ def test_a_frozen_gain_is_of_a_task_that_has_a_ruler():
     decayed = dataclasses.replace(digits_autoencoder(), schedule='linear')
     assert identity_of(gain.task) == identity_of(decayed) and 0 < gain.reference < 0.03
     assert frozen_gain('digits_mlp').reference == suite().tasks[0].reference
+    assert all(frozen_gain(name).optimizer for name in ruled_tasks())
     with pytest.raises(ValueError, match="^frozen_gain.task = 'wine': choose from digits_mlp; digits_autoencoder; "):
         frozen_gain('wine')
 

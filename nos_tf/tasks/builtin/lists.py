@@ -83,7 +83,8 @@ def decayed(task: KerasTask, schedule: str = 'linear') -> KerasTask:
 
 def ruled_tasks() -> dict[str, KerasTask]:
     """Returns the tasks that have a row in rulers.csv, by name."""
-    return suite_tasks() | validation_tasks() | {f'digits_autoencoder{DECAYED}': decayed(digits_autoencoder())}
+    both = {'digits_autoencoder': digits_autoencoder(), 'text_gru noisy': text_gru(noisy=True)}
+    return suite_tasks() | validation_tasks() | {f'{name}{DECAYED}': decayed(task) for name, task in both.items()}
 
 
 def suite_tasks() -> dict[str, KerasTask]:
