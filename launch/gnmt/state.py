@@ -54,17 +54,17 @@ class State:
         strategy = coordinator.strategy if coordinator else None
         with strategy.scope() if strategy else contextlib.nullcontext():
             self._model = self._new_model()
-            self._optimizer = contender.optimizer(Scheduled(rate, recipe.schedule), seed, recipe.steps)
-            self._optimizer.build(self._model.trainable_variables)
+            self.optimizer = contender.optimizer(Scheduled(rate, recipe.schedule), seed, recipe.steps)
+            self.optimizer.build(self._model.trainable_variables)
             self._seen = tf.Variable(tf.zeros([3], tf.float64), trainable=False)  # loss, target and source tokens
         if strategy:
-            count_atomically(self._optimizer)
-        is_apart = strategy or self._optimizer.use_ema  # weights elsewhere, or others than those that are judged
+            count_atomically(self.optimizer)
+        is_apart = strategy or self.optimizer.use_ema  # weights elsewhere, or others than those that are judged
         self._copy = self._new_model() if is_apart else self._model
         weights = self._model.trainable_variables
-        self._variables = [*weights, *self._optimizer.variables]
+        self._variables = [*weights, *self.optimizer.variables]
         self._start = list(map(_array, self._variables))
-        kept = sum(math.prod(v.shape) for v in self._optimizer.variables if len(v.shape))
+        kept = sum(math.prod(v.shape) for v in self.optimizer.variables if len(v.shape))
         self.memory = kept / sum(math.prod(v.shape) for v in weights)
         self._step = tf.function(self._run(strategy), [IDS, IDS, SEED], autograph=False)
 
@@ -84,7 +84,7 @@ class State:
             of_sentence = loss / tf.cast(tf.shape(source)[0], tf.float32)
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(of_sentence, [weight.value for weight in weights])]
         gradients, _ = tf.clip_by_global_norm(gradients, self._recipe.clip_norm)
-        self._optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         tokens = [tf.math.count_nonzero(side, dtype=tf.int32) for side in (target, source)]
         self._seen.assign_add(tf.cast(tf.stack([loss, *(tf.cast(n, tf.float32) for n in tokens)]), tf.float64))
 
@@ -125,7 +125,7 @@ class State:
         """Returns the model as it would be were this the last step, with weights in this process."""
         weights = self._model.trainable_variables
         if self._copy is not self._model:
-            with finalised(self._optimizer, weights):
+            with finalised(self.optimizer, weights):
                 _assign(self._copy.trainable_variables, map(_array, weights))
         return self._copy
 

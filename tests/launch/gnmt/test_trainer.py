@@ -92,7 +92,7 @@ def test_rates_and_seeds_make_a_difference(make):
         state = trainer.state(*job)
         state.restore(trainer.checkpoint(*job))  # there is none
         weights = float(tf.reduce_sum(state.readable_model().trainable_variables[0]))
-        begun.append((weights, float(state._optimizer.learning_rate), state.next_batch()[0].numpy().tobytes()))
+        begun.append((weights, float(state.optimizer.learning_rate), state.next_batch()[0].numpy().tobytes()))
     first, other_rate, other_seed = begun
     assert (first[0], first[2]) == (other_rate[0], other_rate[2]) and first[1] == pytest.approx(10 * other_rate[1])
     assert first[1] == other_seed[1] and first[0] != other_seed[0] and first[2] != other_seed[2]
@@ -215,13 +215,13 @@ def test_steps_of_several_workers_are_all_counted(make):
     """Keras reads, adds and writes, so that two at a time may count as one."""
     trainer = make()
     state = trainer.state('powersign', 0.1, 0)
-    count_atomically(state._optimizer)
+    count_atomically(state.optimizer)
     state.restore(trainer.checkpoint('powersign', 0.1, 0))
     for _ in range(3):
         state.update(*state.next_batch())
-    assert int(state._optimizer.iterations.numpy()) == 3
+    assert int(state.optimizer.iterations.numpy()) == 3
     graph = state._step.get_concrete_function().graph
-    counter = state._optimizer.iterations.value.handle
+    counter = state.optimizer.iterations.value.handle
     index = next(i for i, (outer, _) in enumerate(graph.captures) if outer is counter)
     inner = graph.captures[index][1]
     kinds = {op.type for op in graph.get_operations() if any(i is inner for i in op.inputs)}
