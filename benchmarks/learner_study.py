@@ -122,9 +122,9 @@ def play(world: World, learner: Learner, seed: int) -> Iterator[dict[str, Any]]:
             revise(lambda rule: seeds.reward(rule.canonical()))
         rewards = np.array([seeds.reward(rule) for rule in rules], np.float32)
         metrics: Metrics = agent.update(choices, rewards, log_probs)
-        new = set(map(world.shared, rules)) - seen
-        seen |= new
-        first += sum(map(world.is_trained, new))
+        new = {function: rule for rule in rules if (function := world.shared(rule)) not in seen}
+        seen |= new.keys()
+        first += sum(map(world.is_trained, new.values()))
         sampled += len(rules)
         trained = first + seeds.more
         ((best, reward),) = seeds.best(1).items()
