@@ -22,12 +22,12 @@ from documents import fill, markdown
 
 from nos_tf import output
 from nos_tf.compare.bench import NULL
-from nos_tf.compare.verification import Margin, Verdict
+from nos_tf.compare.verification import SEEN, Margin, Verdict
 from nos_tf.search.search import VERIFIED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / 'README.md', ROOT / 'docs' / 'results' / 'quickstart'
-NAME = 'linear_decay'
+NAME = 'autoencoder_and_characters'
 
 
 def run(run_dir: Path, name: str, seeds: int) -> None:
@@ -58,8 +58,8 @@ def rows(name: str, summary: dict[str, Any]) -> Iterator[list[str]]:
             name.replace('_', ' '),
             str(summary['configuration']['Search.seed']),
             f'`{verdict.rule}`',
-            task if is_seen else f'{task}, unseen',
-            f'{sum(margin.is_better for margin in margins)} of {len(margins)}',
+            task.replace(SEEN, 'its own').replace('-', ', ') if is_seen else f'{task}, unseen',
+            *(str(sum(getattr(margin, how) for margin in margins)) for how in ('is_better', 'is_worse')),
             f'{best.baseline}: {best}',
         ]
 
@@ -71,7 +71,8 @@ def best_hand_made(margins: list[Margin]) -> Margin:
 
 def page() -> None:
     """Fills the table of README.md."""
-    head = ['configuration', 'seed', 'the rule that was chosen', 'tested on', 'better than', 'the best hand-made one']
+    head = ['configuration', 'seed', 'the rule that was chosen', 'tested on', 'better than', 'worse than']
+    head.append('the best hand-made one')
     body: list[list[str]] = []
     for path in sorted(RESULTS.glob('*/seed_*.json'), key=lambda path: (path.parent.name != NAME, path)):
         body += rows(path.parent.name, json.loads(path.read_text(encoding='utf-8')))

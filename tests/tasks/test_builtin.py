@@ -42,7 +42,7 @@ from nos_tf.tasks.keras_task import KerasTask
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     *('digits_mlp', 'digits_convnet', 'digits_autoencoder', 'deep_tanh', 'number_words'),
-    *('diabetes', 'wine', 'ill_conditioned', 'text_gru', 'text_transformer', 'text_words'),
+    *('diabetes', 'wine', 'ill_conditioned', 'text_gru', 'text_transformer', 'text_words', 'text_characters'),
 ]
 NOISED = {  # share of the training targets that noise changes
     **dict.fromkeys(('digits_mlp', 'digits_convnet', 'deep_tanh'), 0.2 * 9 / 10),

@@ -21,7 +21,7 @@ from nos_tf.tasks.builtin.lists import (
 )
 from nos_tf.tasks.builtin.number_words import number_words
 from nos_tf.tasks.builtin.tables import diabetes, ill_conditioned, wine
-from nos_tf.tasks.builtin.text import text_gru, text_transformer, text_words
+from nos_tf.tasks.builtin.text import text_characters, text_gru, text_transformer, text_words
 
 __all__ = [
     'FIGURES',
@@ -38,6 +38,7 @@ __all__ = [
     'ruled_tasks',
     'suite',
     'suite_tasks',
+    'text_characters',
     'text_gru',
     'text_transformer',
     'text_words',

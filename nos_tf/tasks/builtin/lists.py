@@ -14,7 +14,7 @@ import gin
 from nos_tf.tasks.builtin.digits import deep_tanh, digits_autoencoder, digits_convnet, digits_mlp
 from nos_tf.tasks.builtin.number_words import number_words
 from nos_tf.tasks.builtin.tables import ill_conditioned
-from nos_tf.tasks.builtin.text import text_gru, text_transformer, text_words
+from nos_tf.tasks.builtin.text import text_characters, text_gru, text_transformer, text_words
 from nos_tf.tasks.keras_task import KerasTask
 from nos_tf.tasks.suite import Gain, Suite
 
@@ -83,8 +83,12 @@ def decayed(task: KerasTask, schedule: str = 'linear') -> KerasTask:
 
 def ruled_tasks() -> dict[str, KerasTask]:
     """Returns the tasks that have a row in rulers.csv, by name."""
-    both = {'digits_autoencoder': digits_autoencoder(), 'text_gru noisy': text_gru(noisy=True)}
-    return suite_tasks() | validation_tasks() | {f'{name}{DECAYED}': decayed(task) for name, task in both.items()}
+    more = {
+        'digits_autoencoder': digits_autoencoder(),
+        'text_gru noisy': text_gru(noisy=True),
+        'text_characters noisy': text_characters(noisy=True),
+    }
+    return suite_tasks() | validation_tasks() | {f'{name}{DECAYED}': decayed(task) for name, task in more.items()}
 
 
 def suite_tasks() -> dict[str, KerasTask]:
