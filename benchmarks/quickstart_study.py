@@ -22,7 +22,7 @@ from documents import fill, markdown
 
 from nos_tf import output
 from nos_tf.compare.bench import NULL
-from nos_tf.compare.verification import SEEN, Margin, Verdict
+from nos_tf.compare.verification import Margin, Verdict, shown
 from nos_tf.search.search import VERIFIED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +58,7 @@ def rows(name: str, summary: dict[str, Any]) -> Iterator[list[str]]:
             name.replace('_', ' '),
             str(summary['configuration']['Search.seed']),
             f'`{verdict.rule}`',
-            task.replace(SEEN, 'its own').replace('-', ', ') if is_seen else f'{task}, unseen',
+            shown(task) if is_seen else f'{task}, unseen',
             *(str(sum(getattr(margin, how) for margin in margins)) for how in ('is_better', 'is_worse')),
             f'{best.baseline}: {best}',
         ]

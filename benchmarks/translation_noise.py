@@ -161,7 +161,8 @@ def table(rows: list[dict[str, str]]) -> Iterator[list[str]]:
 
 def page() -> None:
     """Fills the table of docs/results/gnmt.md."""
-    head = ['batch', 'dropout', 'optimizer', 'rate', 'validation loss, by seed', 'exact', 'signs agree']
+    head = ['batch', 'dropout', 'optimizer', 'rate', 'validation loss, by seed', 'exact']
+    head += [f'signs agree ({ALL_NOISE:.0%} if all is noise)']
     head += ['rows without a gradient', 'their share of the change']
     fill(PAGE, {'translation noise': markdown(head, list(table(list(read_rows(FIGURES)))))})
 

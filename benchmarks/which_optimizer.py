@@ -20,6 +20,7 @@ from nos_tf import output
 from nos_tf.compare.bench import Bench
 from nos_tf.compare.bench_result import BenchResult, TaskResult
 from nos_tf.compare.paired import holm
+from nos_tf.compare.verification import BASELINES
 from nos_tf.dsl.known import KNOWN_RULES
 from nos_tf.files import write_text
 from nos_tf.report.bench_report import read, write
@@ -32,27 +33,16 @@ PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'results' / 'bench.md'
 RESULTS = PAGE.parent / 'bench'
 SCHEDULES: dict[str, dict[str, Any]] = {'constant': {}, 'linear': {'lengths': (1.0,)}}
 
-KERAS = (
-    'keras.AdamW',
-    'keras.SGD',
-    'keras.SGD with momentum=0.9',
-    'keras.SGD with momentum=0.9, nesterov=1',
-    'keras.RMSprop',
-    'keras.Adam',
-    'keras.Nadam',
-    'keras.Adamax',
-    'keras.Adafactor',
-    'keras.Lion',
-    'keras.Muon',
-)
-PAPER = tuple(name for name, rule in KNOWN_RULES.items() if 'Table 1' in rule.source)
+REFERENCE = BASELINES[0]
+MORE = ('keras.Adamax', 'keras.Adafactor', 'keras.Muon')
+PAPER = [name for name, rule in KNOWN_RULES.items() if 'Table 1' in rule.source]
 LATER = ('nadam', 'cautious_adam', 'cautious_lion', 'grams')
-FOUND = {  # by whom
-    'sign_sum': 'gin/digits.gin',
-    'sign(g) - drop(-sign(m) - rmsprop, 0.3)': 'docs/results/search_cifar10.md, the best of its funnel',
-    'lerp(sqrt(m), sign(m_nesterov))': 'gin/quickstart.gin, seed 0',
-}
-CONTENDERS = (*KERAS, *PAPER, *LATER, *FOUND)
+FOUND = (
+    'sign_sum',  # gin/digits.gin
+    'sign(g) - drop(-sign(m) - rmsprop, 0.3)',  # docs/results/search_cifar10.md, the best of its funnel
+    'lerp(sqrt(m), sign(m_nesterov))',  # docs/results/quickstart/autoencoder_with_decay, seed 0
+)
+CONTENDERS = tuple(dict.fromkeys((*BASELINES, *MORE, *PAPER, *LATER, *FOUND)))
 CHOICES = {
     'beta_2': (0.95, 0.99, 0.999),
     'rho': (0.9, 0.95, 0.99),
@@ -70,7 +60,7 @@ def run(run_dir: Path, schedules: Sequence[str], names: Sequence[str]) -> None:
         done = {task.name: task for task in read(kept).tasks} if (kept / 'summary.json').exists() else {}
         for name in [name for name in names if name not in done]:
             settings = TUNED | SCHEDULES[schedule] | {'schedule': schedule}
-            bench = Bench(tasks={name: TASKS[name]()}, contenders=CONTENDERS, reference=KERAS[0], **settings)
+            bench = Bench(tasks={name: TASKS[name]()}, contenders=CONTENDERS, reference=REFERENCE, **settings)
             result = bench.run(run_dir / schedule)
             done[name] = result.tasks[0]
             whole = replace(result, tasks=tuple(done[name] for name in TASKS if name in done))

@@ -47,7 +47,7 @@ CHOICES = {
     'beta_1': (0.8, 0.9, 0.95),
     'momentum': (0.8, 0.9, 0.95),
 }
-"""The values of what is tuned beside the learning rate, in order: as a rule the first that an optimizer reads."""
+"""Values of hyper-parameters, of which an optimizer has the first that it reads tuned beside its learning rate."""
 
 QUICK: dict[str, Any] = {'choices': {}, 'tuning_seeds': 1, 'seeds': 3}
 """Arguments for a fraction of the time: learning rates alone are tuned, on one seed, and three judge."""

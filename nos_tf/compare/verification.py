@@ -102,9 +102,7 @@ class Verdict:
         """Yields what is true on each task."""
         for task, is_seen in self.tasks.items():
             margins = self._against_others(task)
-            number = task.removeprefix(SEEN).strip('-')
-            own = f'task {number} of the search' if number else 'the task of the search'
-            where = f'On {own},' if is_seen else f'On {task}, which the search has not seen,'
+            where = f'On {shown(task)},' if is_seen else f'On {task}, which the search has not seen,'
             better, worse = ([m.baseline for m in margins if getattr(m, how)] for how in ('is_better', 'is_worse'))
             if len(margins) in (len(better), len(worse)):
                 yield f'{where} it is {"better" if better else "worse"} than all of them.'
@@ -209,6 +207,13 @@ class Verification(Configured):
         return Verdict(rule.infix, list(_margins(result, rule.infix)), self.seeds)
 
 
+def shown(task: str) -> str:
+    """Returns the name of a task for people: that of the search's own says so."""
+    number = task.removeprefix(SEEN).strip('-')
+    own = f'task {number} of the search' if number else 'the task of the search'
+    return own if re.fullmatch(OWN, task) else task
+
+
 def _is(contender: Contender, rule: UpdateRule) -> bool:
     """Returns whether an optimizer is the rule at some learning rate."""
     return bool(contender.rule and not contender.constants and contender.rule.direction()[0] == rule.direction()[0])
@@ -222,7 +227,7 @@ def _margins(result: BenchResult, rule: str) -> Iterator[Margin]:
         found = {name: Difference.of(ends[name], ends[rule]) for name in others}
         ps = holm({name: difference.p for name, difference in found.items()})
         null = _unpaired(ends[result.reference], ends[NULL])
-        is_seen = re.fullmatch(OWN, task.name) is not None
+        is_seen = shown(task.name) != task.name
         for name, (mean, half_width, p) in {NULL: null, **found}.items():
             yield Margin(name, task.name, is_seen, mean, half_width, ps.get(name, p))
 

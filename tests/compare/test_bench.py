@@ -151,9 +151,8 @@ def test_a_second_hyper_parameter_is_tuned_at_the_best_value_of_the_first(tmp_pa
         bowls, best = dict(found.bowls[name]), name
         for key in keys:
             tried = [text for text in bowls if text.rpartition(' ')[2].startswith(key)]
-            assert tried and {text.rpartition(f'{key}=')[0].rstrip(' ,').removesuffix(' with') for text in tried} == {
-                best
-            }
+            beside = {text.rpartition(f'{key}=')[0].rstrip(' ,').removesuffix(' with') for text in tried}
+            assert tried and beside == {best}
             best = min([best, *tried], key=lambda text: min(bowls[text].values()))
         assert found.setting(name)[0] == best and len(bowls) == 1 + len(keys)
     assert bench_of(task, **arguments).identity()['Bench.contenders']['adam'] == ['adam', 'beta_2']
